@@ -1,0 +1,1 @@
+"""The pipeline's own nodes: one folder a component."""

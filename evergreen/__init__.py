@@ -1,0 +1,1 @@
+"""Small modules that every layer may use: errors, settings, spans, the registry, progress."""

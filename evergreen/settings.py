@@ -1,0 +1,223 @@
+"""The typed sections of the configuration that travel to the nodes; unknown keys are refused.
+
+`pipeline/config.py` puts them together, checks them against each other and against the schema, and renders what is
+wrong. `preprocessing_fn` and `run_fn` get the sections they need as JSON in `custom_config` and read them back with
+`model_validate`: one definition, no environment variables, nothing read from a file by a node.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Annotated, Literal
+
+import pydantic
+
+Share = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
+"""A part of a whole, in [0, 1]."""
+ColumnName = Annotated[str, pydantic.Field(min_length=1)]
+
+
+class Section(pydantic.BaseModel):
+    """Base of all sections: immutable, unknown keys refused, numbers never taken from strings."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Task(str, enum.Enum):
+    """What the model predicts."""
+
+    REGRESSION = "regression"
+    """A number; the loss is the mean squared error."""
+    BINARY = "binary"
+    """One of two classes."""
+    MULTICLASS = "multiclass"
+    """One of more than two classes."""
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+class CsvFormat(Section):
+    """How the CSV files are written."""
+
+    delimiter: Annotated[str, pydantic.Field(min_length=1, max_length=1)] = ","
+    quote: Annotated[str, pydantic.Field(min_length=1, max_length=1)] = '"'
+    encoding: str = "utf-8"
+
+
+class Data(Section):
+    """Where the rows come from and how they are split."""
+
+    path: str
+    """A glob of files; `{SPAN}` and `{VERSION}` stand for a span's number and its delivery."""
+    format: Literal["csv"] = "csv"
+    csv: CsvFormat = CsvFormat()
+    window: Annotated[int, pydantic.Field(ge=1)] = 1
+    """How many of the latest spans one run trains on."""
+    splits: dict[str, Annotated[int, pydantic.Field(ge=1)]] = {"train": 8, "eval": 1, "test": 1}
+    """Name of each split and its share in parts; a row falls into one by the hash of its values."""
+    shards: Annotated[int, pydantic.Field(ge=1, le=1024)] = 4
+    """TFRecord files a split (at the least; a large input makes more)."""
+    compression: Literal["none", "gzip"] = "none"
+    max_malformed_share: Share = 0.01
+    """The share of a file's rows that may go to quarantine before the run stops."""
+    generator: str | None = None
+    """Dotted path of a module that makes the built-in data where there are none yet."""
+
+    @pydantic.field_validator("splits")
+    @classmethod
+    def _needed_splits(cls, splits: dict[str, int]) -> dict[str, int]:
+        missing = {"train", "eval", "test"} - set(splits)
+        if missing:
+            raise ValueError(f"the splits train, eval and test are needed; missing: {', '.join(sorted(missing))}")
+        illegal = [name for name in splits if not re.fullmatch(r"[a-z][a-z0-9_]*", name)]
+        if illegal:
+            raise ValueError(f"split names are lower-case words; found: {', '.join(illegal)}")
+        return splits
+
+
+# --- features --------------------------------------------------------------------------------------------------------
+
+
+class Numeric(Section):
+    """A number, scaled with what the train split says of it."""
+
+    kind: Literal["numeric"]
+    column: ColumnName | None = None
+    """The raw column; the feature's own name where it is left out."""
+    scale: Literal["z_score", "min_max", "none"] = "z_score"
+
+
+class Identity(Section):
+    """An integer that already counts categories, 0 to size - 1; one-hot in the model."""
+
+    kind: Literal["identity"]
+    column: ColumnName | None = None
+    size: Annotated[int, pydantic.Field(ge=2)]
+
+
+class Vocabulary(Section):
+    """A string or integer, numbered by how often the train split shows it; one-hot or embedded in the model."""
+
+    kind: Literal["vocabulary"]
+    column: ColumnName | None = None
+    top_k: Annotated[int, pydantic.Field(ge=1)] = 10_000
+    min_frequency: Annotated[int, pydantic.Field(ge=1)] = 1
+    out_of_vocabulary: Annotated[int, pydantic.Field(ge=1)] = 1
+    """How many buckets take the values that the vocabulary lacks."""
+
+
+class CrossPart(Section):
+    """One side of a cross: an integer column with values 0 to size - 1."""
+
+    column: ColumnName
+    size: Annotated[int, pydantic.Field(ge=2)]
+
+
+class Cross(Section):
+    """Every combination of several integer columns as a category of its own; one-hot in the model."""
+
+    kind: Literal["cross"]
+    parts: Annotated[list[CrossPart], pydantic.Field(min_length=2)]
+
+
+Feature = Annotated[Numeric | Identity | Vocabulary | Cross, pydantic.Field(discriminator="kind")]
+
+
+def raw_columns(name: str, feature: Feature) -> list[str]:
+    """Names the raw columns that the feature `name` reads."""
+    if isinstance(feature, Cross):
+        return [part.column for part in feature.parts]
+    return [feature.column or name]
+
+
+class Label(Section):
+    """The column to predict."""
+
+    column: ColumnName
+    task: Task
+
+
+class Preprocessing(Section):
+    """What `transform/preprocessing.py` gets: the features and the label."""
+
+    features: Annotated[dict[str, Feature], pydantic.Field(min_length=1)]
+    label: Label
+
+
+# --- model and training ----------------------------------------------------------------------------------------------
+
+
+class Model(Section):
+    """The shape of the Keras model."""
+
+    kind: Literal["linear", "deep", "wide_deep"] = "wide_deep"
+    hidden_units: list[Annotated[int, pydantic.Field(ge=1)]] = [64, 32]
+    dropout: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.0
+    one_hot_up_to: Annotated[int, pydantic.Field(ge=1)] = 512
+    """Categories with at most this many values are one-hot, larger ones are embedded."""
+
+
+class Training(Section):
+    """How the model is fitted."""
+
+    epochs: Annotated[int, pydantic.Field(ge=1)] = 10
+    max_steps: Annotated[int, pydantic.Field(ge=1)] | None = None
+    """Stops after this many steps, whatever the epochs say."""
+    batch_size: Annotated[int, pydantic.Field(ge=1)] = 1024
+    """Rows a step over all devices (the global batch)."""
+    learning_rate: Annotated[float, pydantic.Field(gt=0.0)] = 1e-3
+    optimizer: Literal["adam", "sgd"] = "adam"
+    early_stopping_patience: Annotated[int, pydantic.Field(ge=1)] | None = 3
+    """Epochs without a better loss on the eval split before training stops; `null` never stops early."""
+    seed: int = 42
+    distribution: Literal["auto", "none", "mirrored"] = "auto"
+    """`auto` mirrors over all GPUs when there are several."""
+
+
+class TrainerConfig(Section):
+    """What `trainer/train.py` gets as `custom_config`."""
+
+    preprocessing: Preprocessing
+    model: Model
+    training: Training
+
+
+# --- gates -----------------------------------------------------------------------------------------------------------
+
+Metric = Literal["rmse", "mae", "accuracy", "auc", "log_loss"]
+HIGHER_IS_BETTER: dict[str, bool] = {"rmse": False, "mae": False, "accuracy": True, "auc": True, "log_loss": False}
+"""The direction of each metric that the configuration may name."""
+
+
+class Bound(Section):
+    """The values of a metric at which a candidate is still blessed."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+class Evaluation(Section):
+    """When a candidate is good enough to replace the serving model."""
+
+    metrics: Annotated[list[Metric], pydantic.Field(min_length=1)]
+    """The first one decides between the candidate, the champion and the trivial baseline."""
+    bounds: dict[Metric, Bound] = {}
+    """Absolute limits of a metric on the test split."""
+    tolerated_loss: Annotated[float, pydantic.Field(ge=0.0)] = 0.01
+    """By how much, relative to the champion, the first metric may be worse."""
+    slices: list[Annotated[list[ColumnName], pydantic.Field(min_length=1)]] = []
+    """Columns (or combinations) by whose values the metrics are also computed."""
+    beat_trivial: bool = True
+    """Whether the candidate must beat predicting the mean (or the most frequent class) of the train split."""
+
+
+class Validation(Section):
+    """What the data gate holds the statistics against, beside the schema."""
+
+    max_drift: Annotated[float, pydantic.Field(gt=0.0)] | None = 0.3
+    """Largest Jensen-Shannon divergence (numbers) or L-infinity distance (categories) from the serving model's training
+    statistics; `null` leaves drift alone."""
+    min_rows: Annotated[int, pydantic.Field(ge=1)] = 100
+    """Rows that the train split needs at the least."""

@@ -1,0 +1,1 @@
+"""The DAG, its configuration, and how it is run: locally and on Kubeflow."""

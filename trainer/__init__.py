@@ -1,0 +1,1 @@
+"""Training: input, model, distribution and export."""

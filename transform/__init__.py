@@ -1,0 +1,1 @@
+"""Preprocessing: the one preprocessing_fn."""
