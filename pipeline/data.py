@@ -1,0 +1,64 @@
+"""The built-in data: made where there are none, and a span more when asked for."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from evergreen import spans
+from evergreen.errors import BadInput, Problem
+from pipeline.config import Config
+
+
+def ensure(config: Config) -> str | None:
+    """Makes the built-in data where the configuration names a generator and there are none yet.
+
+    Returns:
+        A sentence about what was made, or None.
+    """
+    if config.data.generator is None:
+        return None
+    root = spans.root(config.data)
+    if root.exists() and any(root.iterdir()):
+        return None
+    made = _generator(config).generate(root)
+    return f"Made {len(made)} spans of data in {root}."
+
+
+def add_span(config: Config, *, rows: int, seed: int | None, drift: float, fault: str | None) -> Path:
+    """Adds the next span of the built-in data.
+
+    Args:
+        config: the problem, which has to name a generator.
+        rows: rows of the span.
+        seed: seed of the generator; its own where it is left out.
+        drift: by how much the inputs move.
+        fault: the name of a way to spoil the span.
+
+    Returns:
+        The folder of the new span.
+
+    Raises:
+        BadInput: when the problem's data are not built in, or the generator refuses an argument.
+    """
+    if config.data.generator is None:
+        raise BadInput(
+            [
+                Problem(
+                    where="new-span",
+                    found=f"no data.generator in the configuration of {config.name}",
+                    expected="a problem whose data are built in, such as humidity",
+                    action="Put the new span's files where data.path looks for them.",
+                )
+            ]
+        )
+    options: dict[str, Any] = {"rows": rows, "drift": drift, "fault": fault}
+    if seed is not None:
+        options["seed"] = seed
+    path: Path = _generator(config).add_span(spans.root(config.data), **options)
+    return path
+
+
+def _generator(config: Config) -> Any:
+    return importlib.import_module(str(config.data.generator))

@@ -1,0 +1,24 @@
+"""The names of the DAG's nodes in the order in which they run, known without importing TFX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def names(*, curated_schema: bool) -> Sequence[str]:
+    """Returns the node ids of the pipeline.
+
+    Args:
+        curated_schema: whether the configuration names a schema, which is then imported rather than inferred.
+    """
+    return (
+        "ExampleGen",
+        "StatisticsGen",
+        "ImportSchemaGen" if curated_schema else "SchemaGen",
+        "Champion",
+        "ExampleValidator",
+        "Transform",
+        "Trainer",
+        "Evaluator",
+        "Pusher",
+    )

@@ -1,0 +1,127 @@
+"""What the screen says when a run is over: the metrics side by side, the verdict in words, what lies where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from evergreen.errors import ExitCode, Problem
+from pipeline.display import State
+from pipeline.figures import Outputs, read_json
+
+
+def render(
+    *,
+    outputs: Mapping[str, Outputs],
+    states: Mapping[str, State],
+    registry: Path,
+    seconds: float,
+    log: Path,
+    command: str,
+    stream: TextIO,
+) -> ExitCode:
+    """Writes the end of a run that came through without a fault.
+
+    Args:
+        outputs: the folders of each finished node's outputs, by node id.
+        states: how each node ended.
+        registry: the folder of this model's versions.
+        seconds: wall time of the run.
+        log: the file with the libraries' logs.
+        command: how the runner was called, options included, to which a verb can be added.
+        stream: where the screen is.
+
+    Returns:
+        `ExitCode.REFUSED` where a candidate was judged and not blessed, else `ExitCode.OK`.
+    """
+    console = Console(file=stream, highlight=False, soft_wrap=True)
+    verdict = read_json(outputs["Evaluator"], "evaluation", "verdict.json") if "Evaluator" in outputs else None
+    pushed = read_json(outputs["Pusher"], "pushed_model", "pushed.json") if "Pusher" in outputs else None
+    if verdict:
+        console.print()
+        console.print(_metrics(verdict))
+        _say_verdict(console, verdict)
+    console.print(_work_done(states, seconds))
+    if pushed and pushed["version"] is not None:
+        console.print(f"Model:  {pushed['destination']}  (version {pushed['version']} of {registry})")
+    console.print(f"Logs:   {log}")
+    if "Trainer" in outputs:
+        console.print(f"Curves: tensorboard --logdir {outputs['Trainer']['model_run'][0]}")
+    refused = verdict is not None and not verdict["blessed"]
+    console.print(_next(command, refused=refused, partial=verdict is None))
+    return ExitCode.REFUSED if refused else ExitCode.OK
+
+
+def say_problems(problems: Iterable[Problem], *, stream: TextIO) -> None:
+    """Writes every problem as a short paragraph: where, what was found, what was expected, what to do."""
+    for problem in problems:
+        print(f"\n  {problem.where}", file=stream)
+        print(f"    found:    {problem.found}", file=stream)
+        print(f"    expected: {problem.expected}", file=stream)
+        print(f"    do:       {problem.action}", file=stream, flush=True)
+
+
+def _metrics(verdict: Mapping[str, Any]) -> Table:
+    metrics = verdict["metrics"]
+    title = f"Metrics on the {verdict['rows']:,} rows of the test split"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("metric")
+    for column in ("candidate", _champion_name(verdict), "trivial baseline"):
+        table.add_column(column, justify="right")
+    for name, value in metrics["candidate"].items():
+        others = [(metrics[who] or {}).get(name) for who in ("champion", "trivial")]
+        table.add_row(name, *("-" if v is None else f"{v:.4f}" for v in [value, *others]))
+    return table
+
+
+def _champion_name(verdict: Mapping[str, Any]) -> str:
+    version = verdict["champion_version"]
+    return "champion" if version is None else f"champion (version {version})"
+
+
+def _say_verdict(console: Console, verdict: Mapping[str, Any]) -> None:
+    if verdict["blessed"]:
+        against = "the trivial baseline" if verdict["metrics"]["champion"] is None else "the champion"
+        console.print(f"Verdict: [bold green]blessed[/]: within its bounds and good enough against {against}.")
+        return
+    console.print("Verdict: [bold yellow]refused[/]. What serves goes on serving. Why:")
+    say_problems((Problem(**reason) for reason in verdict["reasons"]), stream=console.file)
+    console.print()
+
+
+def _work_done(states: Mapping[str, State], seconds: float) -> str:
+    done = [node for node, state in states.items() if state is State.DONE]
+    cached = [node for node, state in states.items() if state is State.CACHED]
+    skipped = [node for node, state in states.items() if state is State.SKIPPED]
+    took = f"{seconds:.0f} s"
+    if not done:
+        return f"Nothing changed since the last run: no work was done ({took})."
+    text = f"Done in {took}: {_list(done)} ran"
+    text += f"; {_list(cached)} unchanged" if cached else ""
+    text += f"; {_list(skipped)} skipped" if skipped else ""
+    return text + "."
+
+
+def _list(nodes: Sequence[str]) -> str:
+    return f"all {len(nodes)} nodes" if len(nodes) > 6 else ", ".join(nodes)
+
+
+def _next(command: str, *, refused: bool, partial: bool) -> str:
+    if partial:
+        return f"Next:   {command}   runs the rest."
+    if refused:
+        return f"Next:   change the features, the model or the bounds in the configuration, then: {command}"
+    return (
+        f"Next:   {_with_verb(command, 'predict FILE')}   asks the serving model;\n"
+        f"        {_with_verb(command, 'new-span')}   adds a day of data, after which a run trains on it."
+    )
+
+
+def _with_verb(command: str, verb: str) -> str:
+    """Puts a verb behind the script's name: ``python local_runner.py --config X`` to ``... predict FILE --config X``."""
+    head, script, options = command.partition("local_runner.py")
+    return f"{head}{script} {verb}{options}"
