@@ -1,0 +1,48 @@
+# Every verb sets up .venv first, when it is not there or not what requirements.lock says. See `make help`.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+PACKAGES := evergreen pipeline components trainer transform serving datagen
+RUNNERS := $(wildcard local_runner.py kubeflow_runner.py)
+# What a verb passes on: make run ARGS="--fresh", make test ARGS="-k spans".
+ARGS ?=
+# The folder that `make tensorboard` shows.
+LOGDIR ?= runs
+
+.PHONY: help run test test-fast lint bench tensorboard lock clean venv
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '  ARGS is passed on: make run ARGS="--help", make test ARGS="-k spans", make bench ARGS="--repeat 3"'
+
+run: venv ## Run the whole pipeline on this machine
+	@$(PYTHON) local_runner.py $(ARGS)
+
+test: venv ## Run every test, the fast ones first
+	@$(PYTHON) -m pytest $(ARGS)
+
+test-fast: venv ## Run the tests that take seconds
+	@$(PYTHON) -m pytest -m "not slow and not e2e" $(ARGS)
+
+lint: venv ## Check style, types and the layers of imports
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy $(PACKAGES) benchmarks $(RUNNERS)
+	@.venv/bin/lint-imports --no-logo
+
+bench: venv ## Race the pipeline against the stock TFX components
+	@$(PYTHON) -m benchmarks.pipeline $(ARGS)
+
+tensorboard: venv ## Show the training logs on a page of this machine (LOGDIR=runs)
+	@.venv/bin/tensorboard --logdir $(LOGDIR) --bind_all=false $(ARGS)
+
+lock: venv ## Pin requirements.in anew, with hashes
+	@.venv/bin/uv pip compile --python-version 3.10 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-annotate --no-header --quiet $(ARGS) requirements.in -o requirements.lock
+
+clean: ## Remove .venv, caches and what the benchmarks left; data and runs stay
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis benchmarks/out *.egg-info
+
+venv:
+	@sh scripts/setup-venv.sh
