@@ -9,7 +9,7 @@ ARGS ?=
 # The folder that `make tensorboard` shows.
 LOGDIR ?= runs
 
-.PHONY: help run test test-fast lint bench tensorboard lock clean venv
+.PHONY: help run test test-fast lint bench tensorboard docs lock clean venv
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench: venv ## Race the pipeline against the stock TFX components
 
 tensorboard: venv ## Show the training logs on a page of this machine (LOGDIR=runs)
 	@.venv/bin/tensorboard --logdir $(LOGDIR) --bind_all=false $(ARGS)
+
+docs: venv ## Write docs/configuration.md anew from the types
+	@$(PYTHON) -m pipeline.reference > docs/configuration.md
 
 lock: venv ## Pin requirements.in anew, with hashes
 	@.venv/bin/uv pip compile --python-version 3.10 --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parent
 VERBS = ("run", "new-span", "predict")
@@ -63,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="local_runner.py",
         description="Evergreen on one machine. Without a verb it runs the pipeline.",
-        epilog="`local_runner.py run --help` lists the options of a run. Exit codes: 0 done, 1 fault, 2 bad input, 3 refused by a gate, 4 another run is going on, 130 stopped.",
+        epilog="`local_runner.py run --help` lists the options of a run. Exit codes: 0 done, 1 fault, 2 bad input, "
+        "3 refused by a gate, 4 another run is going on, 130 stopped.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="{run,new-span,predict}", required=True)
 
@@ -83,8 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     span.add_argument("--fault", metavar="NAME", help="spoil the span, to see what the gates do (try: help)")
 
     predict = verbs.add_parser("predict", parents=[common], help="ask the serving model")
-    predict.add_argument("file", nargs="?", default="-", help="JSON lines or CSV with a header (default: standard input)")
-    predict.add_argument("--format", choices=("jsonl", "csv"), help="default: by the file's name, else by its first line")
+    predict.add_argument(
+        "file", nargs="?", default="-", help="JSON lines, or CSV with a header (default: standard input)"
+    )
+    predict.add_argument(
+        "--format", choices=("jsonl", "csv"), help="default: by the file's name, else by its first line"
+    )
     predict.add_argument("--version", type=int, help="a version of the model (default: the one that serves)")
     predict.add_argument("--output", metavar="FILE", help="where the answers go (default: standard output)")
     return parser
@@ -103,7 +110,7 @@ def _use_project_python() -> None:
     if importlib.util.find_spec("tfx") is not None:
         return
     if python.is_file() and Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
-        os.execv(python, [str(python), *sys.argv])  # noqa: S606: the project's own interpreter, same arguments
+        os.execv(python, [str(python), *sys.argv])  # noqa: S606 - the project's own interpreter
     sys.exit("Evergreen's environment is not there yet: `make run` makes it (or activate the one that holds tfx).")
 
 
@@ -163,6 +170,22 @@ def _predict(options: argparse.Namespace) -> int:
             format=options.format,
             out=out,
         )
+
+
+@contextlib.contextmanager
+def _opened(output: str | None, folder: Path) -> Iterator[TextIO]:
+    """Yields standard output, or the file; the file shows only when it is complete."""
+    if output is None:
+        yield sys.stdout
+        return
+    path = folder / output
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

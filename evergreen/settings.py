@@ -19,9 +19,9 @@ ColumnName = Annotated[str, pydantic.Field(min_length=1)]
 
 
 class Section(pydantic.BaseModel):
-    """Base of all sections: immutable, unknown keys refused, numbers never taken from strings."""
+    """Base of all sections: immutable, unknown keys refused; the text under a field is its description in the docs."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Task(str, enum.Enum):

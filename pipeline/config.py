@@ -182,8 +182,9 @@ def _index(node: yaml.Node | None, at: Path_, lines: dict[Path_, int], file: str
             yield from _index(value, below, lines, file)
     elif isinstance(node, yaml.SequenceNode):
         for position, value in enumerate(node.value):
-            lines[(*at, position)] = value.start_mark.line + 1
-            yield from _index(value, (*at, position), lines, file)
+            below = (*at, position)
+            lines[below] = value.start_mark.line + 1
+            yield from _index(value, below, lines, file)
 
 
 def _dotted(at: Path_) -> str:
@@ -274,23 +275,20 @@ def _where(path: Path, location: Path_, lines: Mapping[Path_, int]) -> str:
 
 def _keys(model: type[pydantic.BaseModel], location: Path_) -> list[str]:
     """Returns the keys that the section at `location` knows, as far as the types tell."""
-    sections: list[type[pydantic.BaseModel]] = [model]
+    reached: list[type[pydantic.BaseModel]] = [model]
     for part in location:
-        found: list[type[pydantic.BaseModel]] = []
-        for section in sections:
-            field = section.model_fields.get(str(part))
-            found.extend(_sections(field.annotation) if field else [])
-        sections = found or sections
-    names = {field.alias or name for section in sections for name, field in section.model_fields.items()}
+        fields = [field for section in reached if (field := section.model_fields.get(str(part)))]
+        reached = [section for field in fields for section in sections(field.annotation)] or reached
+    names = {field.alias or name for section in reached for name, field in section.model_fields.items()}
     return sorted(names)
 
 
-def _sections(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:
+def sections(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:
     """Yields the section types inside an annotation such as ``dict[str, A | B]``."""
     if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
         yield annotation
     for inner in getattr(annotation, "__args__", ()):
-        yield from _sections(inner)
+        yield from sections(inner)
 
 
 # --- sense -----------------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """What a run looks like: a live table on a terminal, plain lines elsewhere; every node with state, time and a figure.
 
-    with open_display(nodes, stream=stream) as display:
-        display.begin("ExampleGen")
-        display.figure("40,000 rows")
-        display.end("ExampleGen", State.DONE, figure="140,000 rows")
+with open_display(nodes, stream=stream) as display:
+    display.begin("ExampleGen")
+    display.figure("40,000 rows")
+    display.end("ExampleGen", State.DONE, figure="140,000 rows")
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import logging
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -147,7 +147,7 @@ class _Run:
                 failure: BaseException | None = error
             except KeyboardInterrupt as error:
                 failure = error
-            except Exception as error:  # noqa: BLE001: whatever escapes a node is told as a fault of that node
+            except Exception as error:  # noqa: BLE001 - whatever escapes a node is told as a fault of that node
                 logging.exception("The run failed.")
                 failure = error
             else:
@@ -376,7 +376,7 @@ def _figures_to(display: Display) -> Iterator[None]:
 def _terminable() -> Iterator[None]:
     """Makes SIGTERM end the run as Ctrl-C does, so that a scheduler's stop is as orderly as a person's."""
 
-    def interrupt(signum: int, frame: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

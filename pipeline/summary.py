@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -56,7 +56,7 @@ def render(
     return ExitCode.REFUSED if refused else ExitCode.OK
 
 
-def say_problems(problems: Iterable[Problem], *, stream: TextIO) -> None:
+def say_problems(problems: Iterable[Problem], *, stream: IO[str]) -> None:
     """Writes every problem as a short paragraph: where, what was found, what was expected, what to do."""
     for problem in problems:
         print(f"\n  {problem.where}", file=stream)
@@ -122,6 +122,6 @@ def _next(command: str, *, refused: bool, partial: bool) -> str:
 
 
 def _with_verb(command: str, verb: str) -> str:
-    """Puts a verb behind the script's name: ``python local_runner.py --config X`` to ``... predict FILE --config X``."""
+    """Puts a verb behind the script's name, before the options."""
     head, script, options = command.partition("local_runner.py")
     return f"{head}{script} {verb}{options}"
