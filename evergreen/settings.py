@@ -42,8 +42,11 @@ class CsvFormat(Section):
     """How the CSV files are written."""
 
     delimiter: Annotated[str, pydantic.Field(min_length=1, max_length=1)] = ","
+    """What stands between two fields."""
     quote: Annotated[str, pydantic.Field(min_length=1, max_length=1)] = '"'
+    """What a field that holds a delimiter is wrapped in."""
     encoding: str = "utf-8"
+    """The files' character encoding, by Python's name."""
 
 
 class Data(Section):
@@ -52,7 +55,9 @@ class Data(Section):
     path: str
     """A glob of files; `{SPAN}` and `{VERSION}` stand for a span's number and its delivery."""
     format: Literal["csv"] = "csv"
+    """The files' format."""
     csv: CsvFormat = CsvFormat()
+    """How CSV files are written."""
     window: Annotated[int, pydantic.Field(ge=1)] = 1
     """How many of the latest spans one run trains on."""
     splits: dict[str, Annotated[int, pydantic.Field(ge=1)]] = {"train": 8, "eval": 1, "test": 1}
@@ -60,6 +65,7 @@ class Data(Section):
     shards: Annotated[int, pydantic.Field(ge=1, le=1024)] = 4
     """TFRecord files a split (at the least; a large input makes more)."""
     compression: Literal["none", "gzip"] = "none"
+    """Of the TFRecord files: none is several times faster, gzip a third of the size."""
     max_malformed_share: Share = 0.01
     """The share of a file's rows that may go to quarantine before the run stops."""
     generator: str | None = None
@@ -84,26 +90,35 @@ class Numeric(Section):
     """A number, scaled with what the train split says of it."""
 
     kind: Literal["numeric"]
+    """Says that the feature is a number."""
     column: ColumnName | None = None
     """The raw column; the feature's own name where it is left out."""
     scale: Literal["z_score", "min_max", "none"] = "z_score"
+    """To mean 0 and deviation 1, to [0, 1], or not at all."""
 
 
 class Identity(Section):
     """An integer that already counts categories, 0 to size - 1; one-hot in the model."""
 
     kind: Literal["identity"]
+    """Says that the column's integers are categories already."""
     column: ColumnName | None = None
+    """The raw column; the feature's own name where it is left out."""
     size: Annotated[int, pydantic.Field(ge=2)]
+    """How many categories there are; values outside of 0 to size - 1 share one more."""
 
 
 class Vocabulary(Section):
     """A string or integer, numbered by how often the train split shows it; one-hot or embedded in the model."""
 
     kind: Literal["vocabulary"]
+    """Says that the values are words to be numbered."""
     column: ColumnName | None = None
+    """The raw column; the feature's own name where it is left out."""
     top_k: Annotated[int, pydantic.Field(ge=1)] = 10_000
+    """How many of the most frequent values get a number of their own."""
     min_frequency: Annotated[int, pydantic.Field(ge=1)] = 1
+    """How often the train split has to show a value for it to get one."""
     out_of_vocabulary: Annotated[int, pydantic.Field(ge=1)] = 1
     """How many buckets take the values that the vocabulary lacks."""
 
@@ -112,14 +127,18 @@ class CrossPart(Section):
     """One side of a cross: an integer column with values 0 to size - 1."""
 
     column: ColumnName
+    """The raw integer column."""
     size: Annotated[int, pydantic.Field(ge=2)]
+    """How many values it takes, counted from 0."""
 
 
 class Cross(Section):
     """Every combination of several integer columns as a category of its own; one-hot in the model."""
 
     kind: Literal["cross"]
+    """Says that the feature is a combination of columns."""
     parts: Annotated[list[CrossPart], pydantic.Field(min_length=2)]
+    """The columns to combine, the slowest-moving first."""
 
 
 Feature = Annotated[Numeric | Identity | Vocabulary | Cross, pydantic.Field(discriminator="kind")]
@@ -136,7 +155,9 @@ class Label(Section):
     """The column to predict."""
 
     column: ColumnName
+    """The column to predict."""
     task: Task
+    """What the model predicts: a number, one of two classes, one of several."""
 
 
 class Preprocessing(Section):
@@ -153,8 +174,11 @@ class Model(Section):
     """The shape of the Keras model."""
 
     kind: Literal["linear", "deep", "wide_deep"] = "wide_deep"
+    """A linear model, a deep network, or both added up."""
     hidden_units: list[Annotated[int, pydantic.Field(ge=1)]] = [64, 32]
+    """Units of each hidden layer of the deep part."""
     dropout: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of hidden units that are left out at random in training."""
     one_hot_up_to: Annotated[int, pydantic.Field(ge=1)] = 512
     """Categories with at most this many values are one-hot, larger ones are embedded."""
 
@@ -163,15 +187,19 @@ class Training(Section):
     """How the model is fitted."""
 
     epochs: Annotated[int, pydantic.Field(ge=1)] = 10
+    """How often training sees the whole train split at the most."""
     max_steps: Annotated[int, pydantic.Field(ge=1)] | None = None
     """Stops after this many steps, whatever the epochs say."""
     batch_size: Annotated[int, pydantic.Field(ge=1)] = 1024
     """Rows a step over all devices (the global batch)."""
     learning_rate: Annotated[float, pydantic.Field(gt=0.0)] = 1e-3
+    """The optimiser's learning rate, for the global batch."""
     optimizer: Literal["adam", "sgd"] = "adam"
+    """The optimiser."""
     early_stopping_patience: Annotated[int, pydantic.Field(ge=1)] | None = 3
     """Epochs without a better loss on the eval split before training stops; `null` never stops early."""
     seed: int = 42
+    """Seed of everything random in training."""
     distribution: Literal["auto", "none", "mirrored"] = "auto"
     """`auto` mirrors over all GPUs when there are several."""
 
@@ -195,7 +223,9 @@ class Bound(Section):
     """The values of a metric at which a candidate is still blessed."""
 
     min: float | None = None
+    """The metric may not be below this."""
     max: float | None = None
+    """The metric may not be above this."""
 
 
 class Evaluation(Section):

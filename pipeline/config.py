@@ -35,6 +35,7 @@ class Config(settings.Section):
     """The curated schema; without one the run infers it."""
     label: settings.Label
     features: Annotated[dict[str, settings.Feature], pydantic.Field(min_length=1)]
+    """What the model sees, by name; the kind says how it is made of raw columns."""
     model: settings.Model = settings.Model()
     training: settings.Training = settings.Training()
     validation: settings.Validation = settings.Validation()
@@ -53,8 +54,11 @@ class Beam(settings.Section):
     """Which Beam runner does the data work, and how."""
 
     runner: Literal["DirectRunner"] = "DirectRunner"
+    """Beam's runner."""
     mode: Literal["in_memory", "multi_threading", "multi_processing"] = "in_memory"
+    """How the DirectRunner works: in this thread, in several, in several processes (which each import TFX anew)."""
     workers: Annotated[int, pydantic.Field(ge=1)] = 1
+    """Threads or processes."""
 
     def arguments(self) -> list[str]:
         """Returns the options as Beam wants them; runner and mode are always named."""

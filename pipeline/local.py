@@ -147,7 +147,7 @@ class _Run:
                 failure: BaseException | None = error
             except KeyboardInterrupt as error:
                 failure = error
-            except Exception as error:  # noqa: BLE001 - whatever escapes a node is told as a fault of that node
+            except Exception as error:
                 logging.exception("The run failed.")
                 failure = error
             else:

@@ -58,7 +58,8 @@ def _table(section: type[pydantic.BaseModel], *, is_root: bool) -> str:
 
 def _rows(section: type[pydantic.BaseModel]) -> Iterator[tuple[str, str, str, str]]:
     for name, field in section.model_fields.items():
-        meaning = " ".join((field.description or "").split())
+        inner = next(sections(field.annotation), None)
+        meaning = " ".join((field.description or (inner and inner.__doc__) or "").split())
         yield f"`{field.alias or name}`", _type(field.annotation) + _limits(field), _default(field), meaning
 
 
