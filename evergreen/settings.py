@@ -192,14 +192,20 @@ class Training(Section):
     """Stops after this many steps, whatever the epochs say."""
     batch_size: Annotated[int, pydantic.Field(ge=1)] = 1024
     """Rows a step over all devices (the global batch)."""
-    learning_rate: Annotated[float, pydantic.Field(gt=0.0)] = 1e-3
+    learning_rate: Annotated[float, pydantic.Field(gt=0.0)] = 3e-3
     """The optimiser's learning rate, for the global batch."""
+    learning_rate_schedule: Literal["cosine", "constant"] = "cosine"
+    """`cosine` lets the learning rate fall to zero over all steps, which ends nearer to the optimum."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """The optimiser."""
     early_stopping_patience: Annotated[int, pydantic.Field(ge=1)] | None = 3
     """Epochs without a better loss on the eval split before training stops; `null` never stops early."""
-    seed: int = 42
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] = 42
     """Seed of everything random in training."""
+    cache_mib: Annotated[int, pydantic.Field(ge=0)] = 1024
+    """Memory for the decoded columns of a split; a larger split is streamed from its files in every epoch."""
+    reproducible: bool = True
+    """Whether a streamed split is read in the same order in every run; without it the reading is faster."""
     distribution: Literal["auto", "none", "mirrored"] = "auto"
     """`auto` mirrors over all GPUs when there are several."""
 
