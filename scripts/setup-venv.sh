@@ -43,7 +43,8 @@ step() {
     if [ $status -ne 0 ]; then
         say "  $title: failed. The log ($LOG) ends with:"
         tail -n 15 $LOG | sed 's/^/    /' >&2
-        say "Set-up needs the package registry: when the connection or the disk is repaired, the same command goes on."
+        command -v c++ >/dev/null 2>&1 || say "Some packages are compiled: install a C++ compiler (Debian: apt install g++)."
+        say "Set-up needs the package registry: when the connection or the disk is repaired, the same command does it anew."
         exit 1
     fi
     say "  $title: $(($(date +%s) - start)) s   "

@@ -1,0 +1,1 @@
+"""Benchmarks against the stock TFX components: same data, same environment, same run."""

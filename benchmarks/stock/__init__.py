@@ -1,0 +1,1 @@
+"""The same pipeline out of TFX's own components only, as its templates wire them."""
