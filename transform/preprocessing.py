@@ -11,8 +11,8 @@ faster, and the first layer of the model expands a whole batch at once (`trainer
 humidity problem are 3 columns on disk and 170 inputs of the model. How many categories a column has travels in the
 int domain of the transformed schema, where `trainer/features.py` reads it.
 
-The label passes through as float32 for a regression, with its mean and standard deviation as an annotation of the
-transformed schema; a class label becomes the id of its class. At serving the label is not fed and nothing needs it.
+The label passes through as float32 for a regression (the model scales inside and answers in the label's own units); a
+class label becomes the id of its class. At serving the label is not fed and nothing needs it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import tensorflow_transform as tft
 from tensorflow_transform import schema_inference
 
 from evergreen import errors, settings
-from transform import columns, label_statistics
+from transform import columns
 
 NO_CATEGORY = -1
 """The id of a missing or out-of-range value: no category at all, so an all-zero one-hot vector. It is told apart from
@@ -142,9 +142,7 @@ def _with_size(ids: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
 def _label(label: settings.Label, column: tf.Tensor | tf.SparseTensor) -> tf.Tensor:
     dense = columns.to_dense(column)
     if label.task is settings.Task.REGRESSION:
-        numbers = columns.to_float(dense)
-        label_statistics.annotate(numbers)
-        return numbers
+        return columns.to_float(dense)
     ids = tft.compute_and_apply_vocabulary(
         columns.present(dense), num_oov_buckets=0, default_value=NO_CATEGORY,
         vocab_filename=label_vocabulary_name(label.column),

@@ -1,0 +1,118 @@
+"""The SavedModel: Transform's graph and the Keras model as one, asked by tf.Example or by named columns.
+
+Signatures:
+
+* `serving_default`: `examples`, serialized tf.Examples, string [batch];
+* `raw`: one input a raw column that a feature reads, [batch], in the schema's type; missing is NaN, the smallest int64
+  or "";
+* `transform_features`: `examples` to the transformed features.
+
+The first two answer {"prediction": float32 [batch]} for a regression, {"prediction": class [batch], "probability":
+float32 [batch] of the second class} for two classes, and {"prediction": class [batch], "probabilities": float32
+[batch, classes]} for more. The label is never needed, and what a tf.Example lacks is missing, not an error: one
+incomplete example does not fail the others of its batch. The folder can be moved and copied as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from evergreen import settings
+from trainer import features as features_lib
+from transform import columns
+
+Tensors = dict[str, tf.Tensor]
+WEIGHTS = "weights_by_path"
+"""Attribute of the exported module: every weight by its path in the Keras model, which a warm start looks up."""
+
+
+def export(
+    folder: str,
+    model: keras.Model,
+    transform: tft.TFTransformOutput,
+    features: features_lib.Features,
+    config: settings.Preprocessing,
+) -> None:
+    """Writes the SavedModel.
+
+    Args:
+        folder: Where to; it is a complete SavedModel only after this returns.
+        model: The trained model, built without a distribution strategy.
+        transform: The transform graph that the model was trained behind.
+        features: Its columns.
+        config: Which raw columns the features read.
+    """
+    layer = transform.transform_features_layer()
+    spec = raw_spec(transform, config)
+    optional = {name: _optional(feature) for name, feature in spec.items()}
+
+    def transform_raw(raw: Mapping[str, tf.Tensor | tf.SparseTensor]) -> Tensors:
+        transformed = layer(dict(raw))
+        return {name: transformed[name] for name in features.names}
+
+    def transform_features(examples: tf.Tensor) -> Tensors:
+        return transform_raw(tf.io.parse_example(examples, optional))
+
+    def serving_default(examples: tf.Tensor) -> Tensors:
+        return answer(model(transform_features(examples), training=False), features)
+
+    def raw(inputs: Mapping[str, tf.Tensor]) -> Tensors:
+        shaped = {name: _as_in_schema(column, spec[name]) for name, column in inputs.items()}
+        return answer(model(transform_raw(shaped), training=False), features)
+
+    # Tracking the transform layer saves the vocabularies with the model. Of the Keras model only the weights are
+    # tracked: the signatures carry its graph, and the file stays small and loads fast.
+    module = tf.Module()
+    module.transform = layer
+    setattr(module, WEIGHTS, {weight.path: weight.value for weight in model.weights})
+    examples = tf.TensorSpec([None], tf.string, name="examples")
+    columns_spec = {name: tf.TensorSpec([None], feature.dtype, name=name) for name, feature in spec.items()}
+    signatures = {
+        "serving_default": tf.function(serving_default).get_concrete_function(examples),
+        "raw": tf.function(raw).get_concrete_function(columns_spec),
+        "transform_features": tf.function(transform_features).get_concrete_function(examples),
+    }
+    tf.saved_model.save(module, folder, signatures=signatures)
+
+
+def raw_spec(
+    transform: tft.TFTransformOutput, config: settings.Preprocessing
+) -> dict[str, tf.io.FixedLenFeature | tf.io.VarLenFeature]:
+    """Tells how the raw columns that the features read are parsed; the label is not among them."""
+    spec = transform.raw_feature_spec()
+    used = {column for name, feature in config.features.items() for column in settings.raw_columns(name, feature)}
+    return {column: spec[column] for column in sorted(used)}
+
+
+def answer(outputs: tf.Tensor, features: features_lib.Features) -> Tensors:
+    """Turns the Keras model's output into what the signatures answer.
+
+    Args:
+        outputs: float32 [batch, 1], or [batch, classes] for more than two classes.
+        features: The classes, if any.
+    """
+    if not features.classes:
+        return {"prediction": tf.reshape(outputs, [-1])}
+    classes = tf.constant(features.classes, tf.int64 if isinstance(features.classes[0], int) else tf.string)
+    if len(features.classes) > 2:
+        return {"prediction": tf.gather(classes, tf.argmax(outputs, axis=-1)), "probabilities": outputs}
+    probability = tf.reshape(outputs, [-1])
+    return {"prediction": tf.gather(classes, tf.cast(probability >= 0.5, tf.int64)), "probability": probability}
+
+
+def _as_in_schema(column: tf.Tensor, feature: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.Tensor:
+    """Gives a column [batch] the form that the transform graph was traced with."""
+    if isinstance(feature, tf.io.FixedLenFeature):
+        return tf.reshape(column, [-1, *feature.shape])
+    return columns.present(column)
+
+
+def _optional(feature: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.io.FixedLenFeature | tf.io.VarLenFeature:
+    """Lets a dense column be absent: the marker of its type takes its place."""
+    if not isinstance(feature, tf.io.FixedLenFeature):
+        return feature
+    return tf.io.FixedLenFeature(feature.shape, feature.dtype, columns.missing_value(feature.dtype))

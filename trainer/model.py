@@ -1,0 +1,152 @@
+"""The Keras model: transformed columns in, predictions in the label's own units (or class scores) out.
+
+The first layers turn a batch of compact columns into one matrix: numbers as they are and each category column one-hot,
+170 wide for the humidity problem (2 numbers and 168 cells). Columns of more than `one_hot_up_to` categories are
+embedded instead. A linear part, a deep part or both read from there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from evergreen import settings
+from trainer import features as features_lib
+
+INPUT_LAYER = "inputs"
+"""Name of the layer whose output is the model's first matrix, [batch, width]."""
+
+
+@keras.saving.register_keras_serializable(package="evergreen")
+class OneHot(keras.layers.Layer):  # type: ignore[misc]
+    """Ids [batch] to rows of zeros with a single one [batch, size]; an id outside of [0, size) gives zeros only."""
+
+    def __init__(self, size: int, **kwargs: Any) -> None:
+        """Takes the number of categories."""
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, ids: Any) -> Any:
+        """Expands a batch."""
+        return keras.ops.one_hot(ids, self.size, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Adds the axis of the categories."""
+        return (*input_shape, self.size)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the layer is rebuilt from."""
+        return {**super().get_config(), "size": self.size}
+
+
+@keras.saving.register_keras_serializable(package="evergreen")
+class CategoryEmbedding(keras.layers.Embedding):  # type: ignore[misc]
+    """Ids [batch] to learned vectors [batch, output_dim]; a negative id (no category) gives zeros."""
+
+    def call(self, ids: Any) -> Any:
+        """Looks a batch up."""
+        known = keras.ops.expand_dims(keras.ops.cast(ids >= 0, self.compute_dtype), -1)
+        return super().call(keras.ops.maximum(ids, 0)) * known
+
+
+def build(
+    config: settings.Model,
+    features: features_lib.Features,
+    *,
+    label_mean: float = 0.0,
+    label_deviation: float = 1.0,
+    seed: int | None = None,
+) -> keras.Model:
+    """Builds the model that the configuration asks for.
+
+    Args:
+        config: Kind, sizes and the border between one-hot and embedding.
+        features: The transformed columns.
+        label_mean: Mean of a regression's label: where the untrained model starts.
+        label_deviation: Its standard deviation; inside, the model works on a label of mean 0 and deviation 1.
+        seed: Of the initial weights.
+
+    Returns:
+        A model from {name: [batch]} to float32 [batch, 1]: the prediction in the label's own units for a regression,
+        the probability of the second class for two classes; for more of them [batch, classes] probabilities.
+    """
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    inputs = {name: keras.Input((), name=name, dtype="float32") for name in features.numeric}
+    inputs |= {name: keras.Input((), name=name, dtype="int64") for name in features.categories}
+    matrix, embedded = _matrix(config, features, inputs)
+    outputs = max(1, len(features.classes)) if len(features.classes) > 2 else 1
+    parts = []
+    if config.kind in ("linear", "wide_deep"):
+        parts += _wide(features, inputs, matrix, embedded, outputs)
+    if config.kind in ("deep", "wide_deep"):
+        parts.append(_deep(config, features, inputs, matrix, embedded, outputs))
+    scores = keras.layers.Add(name="scores")(parts) if len(parts) > 1 else parts[0]
+    return keras.Model(inputs, _output(features, scores, label_mean, label_deviation), name=config.kind)
+
+
+def _matrix(
+    config: settings.Model, features: features_lib.Features, inputs: dict[str, Any]
+) -> tuple[Any | None, list[str]]:
+    """Numbers and one-hot columns side by side, and the names of the columns that are too large for that."""
+    columns = [keras.layers.Reshape((1,), name=f"{name}_column")(inputs[name]) for name in features.numeric]
+    embedded = [name for name, size in features.categories.items() if size > config.one_hot_up_to]
+    columns += [
+        OneHot(size, name=f"{name}_one_hot")(inputs[name])
+        for name, size in features.categories.items()
+        if name not in embedded
+    ]
+    if not columns:
+        return None, embedded
+    if len(columns) == 1:
+        return keras.layers.Identity(name=INPUT_LAYER)(columns[0]), embedded
+    return keras.layers.Concatenate(name=INPUT_LAYER)(columns), embedded
+
+
+def _wide(
+    features: features_lib.Features, inputs: dict[str, Any], matrix: Any | None, embedded: list[str], outputs: int
+) -> list[Any]:
+    """A weight for every number and category; an embedding as wide as the output is just that for large columns."""
+    parts = [] if matrix is None else [keras.layers.Dense(outputs, name="wide", kernel_initializer="zeros")(matrix)]
+    return parts + [
+        CategoryEmbedding(features.categories[name], outputs, embeddings_initializer="zeros", name=f"{name}_wide")(
+            inputs[name]
+        )
+        for name in embedded
+    ]
+
+
+def _deep(
+    config: settings.Model,
+    features: features_lib.Features,
+    inputs: dict[str, Any],
+    matrix: Any | None,
+    embedded: list[str],
+    outputs: int,
+) -> Any:
+    parts = [] if matrix is None else [matrix]
+    parts += [
+        CategoryEmbedding(
+            features.categories[name], embedding_width(features.categories[name]), name=f"{name}_embedding"
+        )(inputs[name])
+        for name in embedded
+    ]
+    hidden = keras.layers.Concatenate(name="deep_inputs")(parts) if len(parts) > 1 else parts[0]
+    for number, units in enumerate(config.hidden_units, start=1):
+        hidden = keras.layers.Dense(units, activation="relu", name=f"hidden_{number}")(hidden)
+        if config.dropout:
+            hidden = keras.layers.Dropout(config.dropout, name=f"dropout_{number}")(hidden)
+    return keras.layers.Dense(outputs, name="deep")(hidden)
+
+
+def _output(features: features_lib.Features, scores: Any, label_mean: float, label_deviation: float) -> Any:
+    if not features.classes:
+        return keras.layers.Rescaling(label_deviation, offset=label_mean, name="prediction")(scores)
+    activation = "softmax" if len(features.classes) > 2 else "sigmoid"
+    return keras.layers.Activation(activation, name="probabilities")(scores)
+
+
+def embedding_width(categories: int) -> int:
+    """Sizes an embedding by the fourth root rule, 2 to 64: 1,000 categories give 9, a million 51."""
+    return int(min(64, max(2, round(1.6 * categories**0.25))))
