@@ -26,10 +26,12 @@ test-fast: venv ## Run the tests that take seconds
 	@$(PYTHON) -m pytest -m "not slow and not e2e" $(ARGS)
 
 lint: venv ## Check style, types and the layers of imports
-	@$(PYTHON) -m ruff check .
-	@$(PYTHON) -m ruff format --check .
-	@$(PYTHON) -m mypy $(PACKAGES) benchmarks $(RUNNERS)
-	@.venv/bin/lint-imports --no-logo
+	@failed=; \
+	$(PYTHON) -m ruff check . || failed=1; \
+	$(PYTHON) -m ruff format --check . || failed=1; \
+	$(PYTHON) -m mypy $(PACKAGES) benchmarks $(RUNNERS) || failed=1; \
+	.venv/bin/lint-imports --no-logo || failed=1; \
+	[ -z "$$failed" ]
 
 bench: venv ## Race the pipeline against the stock TFX components
 	@$(PYTHON) -m benchmarks.pipeline $(ARGS)
