@@ -37,7 +37,7 @@ bench: venv ## Race the pipeline against the stock TFX components
 	@$(PYTHON) -m benchmarks.pipeline $(ARGS)
 
 tensorboard: venv ## Show the training logs on a page of this machine (LOGDIR=runs)
-	@.venv/bin/tensorboard --logdir $(LOGDIR) --bind_all=false $(ARGS)
+	@.venv/bin/tensorboard --logdir $(LOGDIR) $(ARGS)
 
 docs: venv ## Write docs/configuration.md anew from the types
 	@$(PYTHON) -m pipeline.reference > docs/configuration.md
