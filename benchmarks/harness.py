@@ -57,7 +57,8 @@ class Process:
 
     seconds: float
     peak_memory_mb: float
-    """Largest sum of the resident memory of the process and its descendants, in MiB, sampled 20 times a second."""
+    """Largest sum of the resident memory of the process and its descendants, in MiB, sampled 20 times a second. Pages
+    that several processes share count in each."""
 
 
 class Failed(RuntimeError):
@@ -114,8 +115,12 @@ class _Sampler(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
+        before: set[int] = set()
         while not self._stopped.wait(self._interval):
-            self.peak = max(self.peak, sum(_resident(pid) for pid in _tree(self._pid)))
+            pids = set(_tree(self._pid))
+            # A process between fork and exec shows its parent's memory as its own: it counts once it has lived a while.
+            self.peak = max(self.peak, sum(_resident(pid) for pid in pids & before))
+            before = pids
 
     def stop(self) -> None:
         self._stopped.set()
