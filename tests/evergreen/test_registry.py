@@ -330,13 +330,10 @@ def test_a_remote_version_that_is_half_there_is_removed(schema: Path, tmp_path: 
 
     registry = Registry("ram://registry-half", "m")
     publish(registry, saved_model(tmp_path / "a", "a"), schema)
-    for path, text in (
-        (f"{registry.model_dir(2)}/variables/half", "half"),
-        (f"{registry.bundle_dir(2)}/schema", "half"),
-    ):
+    for path in (f"{registry.model_dir(2)}/variables/half", f"{registry.bundle_dir(2)}/schema"):
         tf.io.gfile.makedirs(os.path.dirname(path))
         with tf.io.gfile.GFile(path, "w") as file:
-            file.write(text)
+            file.write("half")
     assert registry.versions() == [1]
     assert publish(registry, saved_model(tmp_path / "b", "b"), schema) == 2
     assert not tf.io.gfile.exists(f"{registry.model_dir(2)}/variables/half")

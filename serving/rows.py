@@ -1,0 +1,224 @@
+"""Rows out of JSON lines or CSV, each with its line number; a broken line is told of that line, the others go on.
+
+for line in read_rows("rows.csv"):
+    print(line.number, line.row or line.problem)
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import csv
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import BinaryIO, Literal, TextIO
+
+from evergreen.errors import BadInput, Problem
+
+Format = Literal["jsonl", "csv"]
+Source = str | os.PathLike[str] | TextIO | BinaryIO
+SUFFIXES: Mapping[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv"}
+"""The format that a file's name stands for."""
+
+_NumberedLines = Iterator[tuple[int, str]]
+
+
+class Text(str):
+    """A value of a format that knows only text: "7" may stand for a number here; in JSON it may not."""
+
+    __slots__ = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One line of the input: a row, or why it is none."""
+
+    number: int
+    """Counted from 1, a CSV header included."""
+    row: Mapping[str, object] | None = None
+    problem: Problem | None = None
+
+
+def read_rows(
+    source: Source, *, format: Format | None = None, delimiter: str = ",", quote: str = '"'
+) -> Iterator[Line]:
+    """Yields the rows of a file while it is read; blank lines are skipped.
+
+    Args:
+        source: a path, or an open file (text or binary).
+        format: how the rows are written; where it is left out, the path's suffix tells, else the first line.
+        delimiter: of the fields of a CSV line (a tab where the path ends in ``.tsv``).
+        quote: around CSV fields that hold the delimiter.
+
+    Yields:
+        Each line that is not blank, in the input's order.
+
+    Raises:
+        BadInput: when the file as a whole cannot be read: missing, not UTF-8 text, a CSV header that is missing or
+            names a column twice, a JSON array where lines belong.
+    """
+    name = _name(source)
+    suffix = os.path.splitext(name)[1].lower()
+    with _opened(source) as file:
+        lines: _NumberedLines = itertools.dropwhile(_is_blank, _decoded(file, name))
+        chosen = format or SUFFIXES.get(suffix)
+        if chosen is None:
+            head = list(itertools.islice(lines, 1))
+            chosen = "jsonl" if not head or head[0][1].lstrip()[:1] in {"{", "["} else "csv"
+            lines = itertools.chain(head, lines)
+        if chosen == "jsonl":
+            yield from _json_lines(lines, name)
+        else:
+            yield from _csv_lines(lines, name, delimiter="\t" if suffix == ".tsv" else delimiter, quote=quote)
+
+
+# --- JSON lines ------------------------------------------------------------------------------------------------------
+
+
+def _json_lines(lines: _NumberedLines, name: str) -> Iterator[Line]:
+    at_start = True
+    for number, text in itertools.filterfalse(_is_blank, lines):
+        line = _json_line(number, text, name)
+        if at_start and line.problem and text.lstrip().startswith("["):
+            raise _bad(name, "a JSON array", "one JSON object a line", "Write each object on a line of its own.")
+        at_start = False
+        yield line
+
+
+def _json_line(number: int, text: str, name: str) -> Line:
+    where = f"{name}, line {number}"
+    example = 'Write it like {"column": 1.5, "other": "text"}.'
+    if not _is_text(text):
+        return Line(number, problem=_not_utf8(where))
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Line(number, problem=Problem(where=where, found=str(error), expected="a JSON object", action=example))
+    if not isinstance(value, dict):
+        found = f"{_KINDS.get(type(value), 'a number')} ({_short(text.strip())})"
+        return Line(number, problem=Problem(where=where, found=found, expected="a JSON object", action=example))
+    return Line(number, row=value)
+
+
+_KINDS = {list: "an array", str: "a text", bool: "a truth value", type(None): "null"}
+
+
+# --- CSV -------------------------------------------------------------------------------------------------------------
+
+
+def _csv_lines(lines: _NumberedLines, name: str, *, delimiter: str, quote: str) -> Iterator[Line]:
+    lines = itertools.filterfalse(_is_blank, lines)
+    first = next(lines, None)
+    if first is None:
+        raise _bad(name, "an empty file", "a header of column names, then rows", "Give a file with rows.")
+    header = _header(first, name, delimiter=delimiter, quote=quote)
+    for number, text in lines:
+        try:
+            # A record never goes over a line's end, as in training: an open quote costs its own line and no other.
+            fields = next(csv.reader([text], delimiter=delimiter, quotechar=quote, strict=True))
+        except csv.Error as error:
+            yield Line(number, problem=_broken(f"{name}, line {number}", error, quote))
+        else:
+            yield _csv_line(number, fields, header, name)
+
+
+def _csv_line(number: int, fields: list[str], header: list[str], name: str) -> Line:
+    where = f"{name}, line {number}"
+    if len(fields) != len(header):
+        problem = Problem(
+            where=where,
+            found=f"{len(fields)} fields",
+            expected=f"{len(header)} fields as in the header",
+            action="Repair the line.",
+        )
+        return Line(number, problem=problem)
+    if not all(map(_is_text, fields)):
+        return Line(number, problem=_not_utf8(where))
+    return Line(number, row=dict(zip(header, map(Text, fields), strict=True)))
+
+
+def _header(line: tuple[int, str], name: str, *, delimiter: str, quote: str) -> list[str]:
+    number, text = line
+    where = f"{name}, line {number}"
+    try:
+        header = next(csv.reader([text], delimiter=delimiter, quotechar=quote, strict=True))
+    except csv.Error as error:
+        raise BadInput([_broken(where, error, quote)]) from error
+    twice = sorted({column for column in header if header.count(column) > 1})
+    if twice:
+        found = f"the column{'s' if len(twice) > 1 else ''} {', '.join(map(repr, twice))} more than once"
+        raise _bad(where, found, f"each name once, between {delimiter!r}", "Repair the header.")
+    return header
+
+
+def _broken(where: str, error: csv.Error, quote: str) -> Problem:
+    found = "a quote that is not closed on its line" if "unexpected end" in str(error) else str(error)
+    return Problem(where=where, found=found, expected=f"fields, each {quote} closed", action="Repair the line.")
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator[Iterable[str | bytes]]:
+    if not isinstance(source, (str, os.PathLike)):
+        yield source
+        return
+    try:
+        file = open(source, "rb")  # noqa: SIM115 - closed below; only what opening raises is told here
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise _bad(os.fspath(source), found, "a file with rows", "Give the path of a readable file.") from error
+    with file:
+        yield file
+
+
+def _decoded(file: Iterable[str | bytes], name: str) -> Iterator[tuple[int, str]]:
+    """Yields the numbered lines; bytes that are not UTF-8 become lone surrogates: only their line is refused."""
+    for number, line in enumerate(file, start=1):
+        if isinstance(line, str):
+            text = line
+        elif number == 1 and (line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in line):
+            raise _bad(name, "UTF-16 or binary data", "text in UTF-8", "Save the file as UTF-8.")
+        else:
+            text = line.decode("utf-8", errors="surrogateescape")
+        yield number, text.removeprefix("\ufeff") if number == 1 else text
+
+
+def _is_blank(line: tuple[int, str]) -> bool:
+    return line[1].isspace()
+
+
+def _is_text(text: str) -> bool:
+    """Tells whether the text came out of UTF-8."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _not_utf8(where: str) -> Problem:
+    return Problem(
+        where=where, found="bytes that are not UTF-8", expected="text in UTF-8", action="Save the file as UTF-8."
+    )
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    name = getattr(source, "name", None)
+    return "standard input" if name in (None, "<stdin>", 0) else str(name)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _bad(where: str, found: str, expected: str, action: str) -> BadInput:
+    return BadInput([Problem(where=where, found=found, expected=expected, action=action)])
