@@ -52,7 +52,7 @@ _LOCK = ".lock"
 _SAVED_MODEL = "saved_model.pb"
 _CHUNK = 1 << 20
 
-Path = str | os.PathLike[str]
+AnyPath = str | os.PathLike[str]
 _Record = TypeVar("_Record", bound=pydantic.BaseModel)
 
 
@@ -148,7 +148,7 @@ class Stage(enum.Enum):
 class Registry:
     """The versions of one model under a root; reading makes no folder and needs no lock."""
 
-    def __init__(self, root: Path, name: str) -> None:
+    def __init__(self, root: AnyPath, name: str) -> None:
         """Names the registry; touches nothing.
 
         Args:
@@ -223,8 +223,8 @@ class Registry:
     def publish(
         self,
         *,
-        model_dir: Path,
-        bundle: Mapping[str, Path],
+        model_dir: AnyPath,
+        bundle: Mapping[str, AnyPath],
         provenance: Provenance,
         at: Callable[[Stage], None] = lambda _: None,
     ) -> int:
@@ -373,7 +373,7 @@ class Registry:
 # --- digests ---------------------------------------------------------------------------------------------------------
 
 
-def tree_digest(folder: Path) -> str:
+def tree_digest(folder: AnyPath) -> str:
     """Returns the sha256 over the sorted relative paths of a folder's files and their contents."""
     root = os.fspath(folder).rstrip("/")
     files: _Files = _Remote() if _is_remote(root) else _Local()

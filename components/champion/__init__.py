@@ -1,0 +1,1 @@
+"""Champion: brings the serving model into the run."""
