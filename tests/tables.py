@@ -80,8 +80,10 @@ def write_examples(
         folder = root / f"Split-{split}"
         folder.mkdir(parents=True)
         columns = {name: pa.array(values, from_pandas=False) for name, values in table.items()}
+        encodable = {pa.float64(): pa.float32(), pa.string(): pa.binary()}
+        columns = {name: column.cast(encodable.get(column.type, column.type)) for name, column in columns.items()}
         lists = {
-            name: pa.array([[] if v is None else [v] for v in column.to_pylist()])
+            name: pa.array([v if v is None else [v] for v in column.to_pylist()], pa.list_(column.type))
             if column.null_count
             else pa.ListArray.from_arrays(pa.array(np.arange(len(column) + 1), pa.int32()), column)
             for name, column in columns.items()

@@ -15,22 +15,18 @@ import tensorflow as tf
 from evergreen import errors, progress
 
 
-class Progress(keras.callbacks.Callback):  # type: ignore[misc]
+class Progress(keras.callbacks.Callback):
     """Reports one telling figure of every epoch: "epoch 3/10, rmse 1.421, eval 1.433"."""
 
-    def __init__(self, figure: str) -> None:
-        """Takes the name of the metric to tell."""
-        super().__init__()
-        self._figure = figure
-
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Reports."""
+        """Reports the metric of the task, on the train split and on the eval split."""
         values = logs or {}
-        told = f"epoch {epoch + 1}/{self.params['epochs']}, {self._figure} {values[self._figure]:.4g}"
-        progress.report(f"{told}, eval {values[f'val_{self._figure}']:.4g}")
+        name = "rmse" if "rmse" in values else "accuracy"
+        told = f"epoch {epoch + 1}/{self.params['epochs']}, {name} {values[name]:.4g}"
+        progress.report(f"{told}, eval {values[f'val_{name}']:.4g}")
 
 
-class StopWhenDiverged(keras.callbacks.Callback):  # type: ignore[misc]
+class StopWhenDiverged(keras.callbacks.Callback):
     """Ends the run with a reason as soon as the loss is no finite number."""
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -56,7 +52,7 @@ class StopWhenDiverged(keras.callbacks.Callback):  # type: ignore[misc]
         )
 
 
-class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
+class Checkpoint(keras.callbacks.Callback):
     """Keeps the weights and the optimizer of the latest epoch: `latest.weights.h5`, with `latest.json` beside it.
 
     Both are written under another name first: what has the name is complete.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,10 @@ import tensorflow as tf
 from evergreen import errors
 from trainer import features as features_lib
 
-Columns = dict[str, npt.NDArray[np.generic]]
+Columns = dict[str, npt.NDArray[Any]]
+
+_as_is = tf.autograph.experimental.do_not_convert
+"""No condition here depends on a tensor; reading the code for one takes longer than opening the files."""
 
 _DECODE_ROWS = 4096
 """Rows that are parsed at once while the cache is filled."""
@@ -85,7 +89,15 @@ def open_split(
         raise errors.BadInput([_nothing(patterns, "no files")])
     columns = _load(files, features, cache_bytes)
     if columns is None:
-        return _stream(files, features, patterns, batch_size, training, seed, reproducible)
+        return _stream(
+            files,
+            features,
+            patterns=patterns,
+            batch_size=batch_size,
+            training=training,
+            seed=seed,
+            deterministic=reproducible or not training,
+        )
     rows_read = len(columns[features.label])
     columns = _labelled(columns, features)
     label = columns[features.label]
@@ -93,7 +105,9 @@ def open_split(
     if not rows:
         raise errors.BadInput([_nothing(patterns, f"{rows_read} rows, none of them with a label")])
     batch = min(batch_size, rows)
-    dataset = _permuted(columns, features, batch, seed, first_epoch) if training else _in_order(columns, features, batch)
+    dataset = (
+        _permuted(columns, features, batch, seed, first_epoch) if training else _in_order(columns, features, batch)
+    )
     steps = rows // batch if training else math.ceil(rows / batch)
     numbers = label.astype(np.float64)
     return Split(
@@ -122,7 +136,7 @@ def _records(files: Sequence[str], *, deterministic: bool) -> tf.data.Dataset:
     compressions = ["GZIP" if file.endswith(".gz") else "" for file in files]
     shards = tf.data.Dataset.from_tensor_slices((list(files), compressions))
     return shards.interleave(
-        lambda file, compression: tf.data.TFRecordDataset(file, compression_type=compression, buffer_size=1 << 20),
+        _as_is(lambda file, gz: tf.data.TFRecordDataset(file, compression_type=gz, buffer_size=1 << 20)),
         cycle_length=min(_CYCLE, len(files)),
         block_length=64,
         num_parallel_calls=tf.data.AUTOTUNE,
@@ -132,16 +146,16 @@ def _records(files: Sequence[str], *, deterministic: bool) -> tf.data.Dataset:
 
 def _load(files: Sequence[str], features: features_lib.Features, budget: int | None) -> Columns | None:
     """Decodes the files into columns; None when they are larger than `budget` bytes."""
-    if budget is not None and _surely_larger(files, features, budget):
+    if budget is not None and _surely_larger(files, budget):
         return None
     spec = features.spec()
     batches = (
         _records(files, deterministic=True)
         .batch(_DECODE_ROWS)
-        .map(lambda rows: tf.io.parse_example(rows, spec), num_parallel_calls=tf.data.AUTOTUNE)
+        .map(_as_is(lambda rows: tf.io.parse_example(rows, spec)), num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
-    parts: dict[str, list[npt.NDArray[np.generic]]] = {name: [] for name in spec}
+    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in spec}
     size = 0
     for batch in batches.as_numpy_iterator():
         for name, values in batch.items():
@@ -153,7 +167,7 @@ def _load(files: Sequence[str], features: features_lib.Features, budget: int | N
     return {name: np.concatenate(values) if values else empty[name] for name, values in parts.items()}
 
 
-def _surely_larger(files: Sequence[str], features: features_lib.Features, budget: int) -> bool:
+def _surely_larger(files: Sequence[str], budget: int) -> bool:
     if budget == 0:
         return True
     # Names, types and lengths around every value make an example larger in the file than in memory, unless gzip
@@ -183,10 +197,12 @@ def _permuted(
     rows = len(columns[features.label])
     steps = rows // batch
 
+    @_as_is
     def batches_of_rows(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(rows), seed=tf.stack([seed, epoch]))
         return tf.data.Dataset.from_tensor_slices(tf.reshape(order[: steps * batch], [steps, batch]))
 
+    @_as_is
     def gather(chosen: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         return _pair({name: tf.gather(tensor, chosen) for name, tensor in tensors.items()}, features)
 
@@ -199,6 +215,7 @@ def _in_order(columns: Columns, features: features_lib.Features, batch: int) -> 
     tensors = {name: tf.constant(values) for name, values in columns.items()}
     starts = tf.data.Dataset.range(0, len(columns[features.label]), batch)
 
+    @_as_is
     def cut(start: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         return _pair({name: tensor[start : start + batch] for name, tensor in tensors.items()}, features)
 
@@ -211,11 +228,12 @@ def _in_order(columns: Columns, features: features_lib.Features, batch: int) -> 
 def _stream(
     files: Sequence[str],
     features: features_lib.Features,
+    *,
     patterns: Sequence[str],
     batch_size: int,
     training: bool,
     seed: int,
-    reproducible: bool,
+    deterministic: bool,
 ) -> Split:
     label = _labels_only(files, features)
     known = label >= 0 if features.classes else np.isfinite(label)
@@ -223,12 +241,13 @@ def _stream(
     if not rows:
         raise errors.BadInput([_nothing(patterns, f"{len(label)} rows, none of them with a label")])
     batch = min(batch_size, rows)
-    records = _records(files, deterministic=reproducible or not training)
+    records = _records(files, deterministic=deterministic)
     if training:
         records = records.shuffle(min(_SHUFFLE_ROWS, len(label)), seed=seed, reshuffle_each_iteration=True).repeat()
     spec = features.spec()
     ranks = tf.constant(features.class_ranks, tf.int64)
 
+    @_as_is
     def parse(serialized: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         parsed = tf.io.parse_example(serialized, spec)
         target = parsed[features.label]
@@ -238,14 +257,12 @@ def _stream(
             kept[features.label] = tf.gather(ranks, kept[features.label])
         return _pair(kept, features)
 
-    whole = rows == len(label)
-    dataset = records.batch(batch, drop_remainder=training).map(
-        parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=reproducible or not training
-    )
-    if whole and training:
-        dataset = dataset.map(lambda inputs, target: _with_static_size(inputs, target, batch))
-    if not whole:
+    dataset = records.batch(batch, drop_remainder=training)
+    dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=deterministic)
+    if rows < len(label):  # a mask leaves batches of any size: make them whole again
         dataset = dataset.unbatch().batch(batch, drop_remainder=training)
+    elif training:
+        dataset = dataset.map(_as_is(lambda inputs, target: _with_static_size(inputs, target, batch)))
     numbers = label[known].astype(np.float64)
     if features.classes:
         numbers = np.asarray(features.class_ranks, np.float64)[label[known]]
@@ -260,16 +277,16 @@ def _stream(
     )
 
 
-def _labels_only(files: Sequence[str], features: features_lib.Features) -> npt.NDArray[np.generic]:
+def _labels_only(files: Sequence[str], features: features_lib.Features) -> npt.NDArray[Any]:
     """Reads just the label of every row: how many rows there are and how the label is spread."""
     spec = {features.label: features.spec()[features.label]}
     batches = (
         _records(files, deterministic=False)
         .batch(_DECODE_ROWS)
-        .map(lambda rows: tf.io.parse_example(rows, spec)[features.label], num_parallel_calls=tf.data.AUTOTUNE)
+        .map(_as_is(lambda rows: tf.io.parse_example(rows, spec)[features.label]), num_parallel_calls=tf.data.AUTOTUNE)
     )
     parts = list(batches.as_numpy_iterator())
-    empty: npt.NDArray[np.generic] = np.empty(0, spec[features.label].dtype.as_numpy_dtype)
+    empty: npt.NDArray[Any] = np.empty(0, spec[features.label].dtype.as_numpy_dtype)
     return np.concatenate(parts) if parts else empty
 
 

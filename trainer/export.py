@@ -15,11 +15,13 @@ incomplete example does not fail the others of its batch. The folder can be move
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
 import tensorflow_transform as tft
+from tensorflow_transform.saved import saved_transform_io_v2
 
 from evergreen import settings
 from trainer import features as features_lib
@@ -46,12 +48,12 @@ def export(
         features: Its columns.
         config: Which raw columns the features read.
     """
-    layer = transform.transform_features_layer()
+    graph = saved_transform_io_v2.SavedModelLoader(transform.transform_savedmodel_dir)
     spec = raw_spec(transform, config)
     optional = {name: _optional(feature) for name, feature in spec.items()}
 
     def transform_raw(raw: Mapping[str, tf.Tensor | tf.SparseTensor]) -> Tensors:
-        transformed = layer(dict(raw))
+        transformed = graph.apply_transform_model(dict(raw))
         return {name: transformed[name] for name in features.names}
 
     def transform_features(examples: tf.Tensor) -> Tensors:
@@ -64,17 +66,18 @@ def export(
         shaped = {name: _as_in_schema(column, spec[name]) for name, column in inputs.items()}
         return answer(model(transform_raw(shaped), training=False), features)
 
-    # Tracking the transform layer saves the vocabularies with the model. Of the Keras model only the weights are
-    # tracked: the signatures carry its graph, and the file stays small and loads fast.
+    # Tracking what the transform graph has loaded saves the vocabularies with the model (tf.Transform's own Keras layer
+    # does it so, but as a Keras 2 model it is traced once more for a signature that nobody calls, which takes most of
+    # the time of an export). Of the Keras model only the weights are tracked: the signatures carry its graph.
     module = tf.Module()
-    module.transform = layer
+    module.transform = vars(graph)
     setattr(module, WEIGHTS, {weight.path: weight.value for weight in model.weights})
     examples = tf.TensorSpec([None], tf.string, name="examples")
     columns_spec = {name: tf.TensorSpec([None], feature.dtype, name=name) for name, feature in spec.items()}
     signatures = {
-        "serving_default": tf.function(serving_default).get_concrete_function(examples),
-        "raw": tf.function(raw).get_concrete_function(columns_spec),
-        "transform_features": tf.function(transform_features).get_concrete_function(examples),
+        "serving_default": _traced(serving_default, examples),
+        "raw": _traced(raw, columns_spec),
+        "transform_features": _traced(transform_features, examples),
     }
     tf.saved_model.save(module, folder, signatures=signatures)
 
@@ -102,6 +105,11 @@ def answer(outputs: tf.Tensor, features: features_lib.Features) -> Tensors:
         return {"prediction": tf.gather(classes, tf.argmax(outputs, axis=-1)), "probabilities": outputs}
     probability = tf.reshape(outputs, [-1])
     return {"prediction": tf.gather(classes, tf.cast(probability >= 0.5, tf.int64)), "probability": probability}
+
+
+def _traced(function: Callable[..., Tensors], spec: Any) -> Any:
+    # No Python condition depends on a tensor here, and AutoGraph takes seconds to read Keras and tf.Transform for one.
+    return tf.function(function, autograph=False).get_concrete_function(spec)
 
 
 def _as_in_schema(column: tf.Tensor, feature: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.Tensor:

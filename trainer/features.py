@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -22,7 +23,7 @@ class Features:
     categories: Mapping[str, int]
     """Number of categories of each column of ids, int64; -1 is no category."""
     label: str
-    classes: tuple[str, ...] | tuple[int, ...] = ()
+    classes: tuple[str | int, ...] = ()
     """The classes in ascending order; empty for a regression. The second of two is the positive one."""
     class_ranks: tuple[int, ...] = ()
     """For each id that Transform gives a class (by frequency) its place in `classes`."""
@@ -55,7 +56,7 @@ def read(transform: tft.TFTransformOutput, config: settings.Preprocessing) -> Fe
     )
 
 
-def _classes(transform: tft.TFTransformOutput, column: str) -> list[str] | list[int]:
+def _classes(transform: tft.TFTransformOutput, column: str) -> list[Any]:
     words = transform.vocabulary_by_name(preprocessing.label_vocabulary_name(column))
     types = {feature.name: feature.type for feature in transform.raw_metadata.schema.feature}
     if types[column] == schema_pb2.INT:

@@ -7,7 +7,7 @@ embedded instead. A linear part, a deep part or both read from there.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -19,7 +19,7 @@ INPUT_LAYER = "inputs"
 
 
 @keras.saving.register_keras_serializable(package="evergreen")
-class OneHot(keras.layers.Layer):  # type: ignore[misc]
+class OneHot(keras.layers.Layer):
     """Ids [batch] to rows of zeros with a single one [batch, size]; an id outside of [0, size) gives zeros only."""
 
     def __init__(self, size: int, **kwargs: Any) -> None:
@@ -41,7 +41,7 @@ class OneHot(keras.layers.Layer):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(package="evergreen")
-class CategoryEmbedding(keras.layers.Embedding):  # type: ignore[misc]
+class CategoryEmbedding(keras.layers.Embedding):
     """Ids [batch] to learned vectors [batch, output_dim]; a negative id (no category) gives zeros."""
 
     def call(self, ids: Any) -> Any:
@@ -75,63 +75,54 @@ def build(
         keras.utils.set_random_seed(seed)
     inputs = {name: keras.Input((), name=name, dtype="float32") for name in features.numeric}
     inputs |= {name: keras.Input((), name=name, dtype="int64") for name in features.categories}
-    matrix, embedded = _matrix(config, features, inputs)
-    outputs = max(1, len(features.classes)) if len(features.classes) > 2 else 1
+    first = _first_layers(config, features, inputs)
+    outputs = len(features.classes) if len(features.classes) > 2 else 1
     parts = []
     if config.kind in ("linear", "wide_deep"):
-        parts += _wide(features, inputs, matrix, embedded, outputs)
+        parts += _wide(first, outputs)
     if config.kind in ("deep", "wide_deep"):
-        parts.append(_deep(config, features, inputs, matrix, embedded, outputs))
+        parts.append(_deep(config, first, outputs))
     scores = keras.layers.Add(name="scores")(parts) if len(parts) > 1 else parts[0]
     return keras.Model(inputs, _output(features, scores, label_mean, label_deviation), name=config.kind)
 
 
-def _matrix(
-    config: settings.Model, features: features_lib.Features, inputs: dict[str, Any]
-) -> tuple[Any | None, list[str]]:
-    """Numbers and one-hot columns side by side, and the names of the columns that are too large for that."""
+class _First(NamedTuple):
+    matrix: Any | None
+    """Numbers and one-hot columns side by side, [batch, width]; None when all columns are too large for that."""
+    large: dict[str, tuple[Any, int]]
+    """Input and number of categories of the columns that are embedded."""
+
+
+def _first_layers(config: settings.Model, features: features_lib.Features, inputs: dict[str, Any]) -> _First:
+    large = {name: (inputs[name], size) for name, size in features.categories.items() if size > config.one_hot_up_to}
     columns = [keras.layers.Reshape((1,), name=f"{name}_column")(inputs[name]) for name in features.numeric]
-    embedded = [name for name, size in features.categories.items() if size > config.one_hot_up_to]
     columns += [
         OneHot(size, name=f"{name}_one_hot")(inputs[name])
         for name, size in features.categories.items()
-        if name not in embedded
+        if name not in large
     ]
     if not columns:
-        return None, embedded
+        return _First(None, large)
     if len(columns) == 1:
-        return keras.layers.Identity(name=INPUT_LAYER)(columns[0]), embedded
-    return keras.layers.Concatenate(name=INPUT_LAYER)(columns), embedded
+        return _First(keras.layers.Identity(name=INPUT_LAYER)(columns[0]), large)
+    return _First(keras.layers.Concatenate(name=INPUT_LAYER)(columns), large)
 
 
-def _wide(
-    features: features_lib.Features, inputs: dict[str, Any], matrix: Any | None, embedded: list[str], outputs: int
-) -> list[Any]:
+def _wide(first: _First, outputs: int) -> list[Any]:
     """A weight for every number and category; an embedding as wide as the output is just that for large columns."""
-    parts = [] if matrix is None else [keras.layers.Dense(outputs, name="wide", kernel_initializer="zeros")(matrix)]
-    return parts + [
-        CategoryEmbedding(features.categories[name], outputs, embeddings_initializer="zeros", name=f"{name}_wide")(
-            inputs[name]
-        )
-        for name in embedded
-    ]
+    parts = []
+    if first.matrix is not None:
+        parts.append(keras.layers.Dense(outputs, name="wide", kernel_initializer="zeros")(first.matrix))
+    for name, (ids, size) in first.large.items():
+        weights = CategoryEmbedding(size, outputs, embeddings_initializer="zeros", name=f"{name}_wide")
+        parts.append(weights(ids))
+    return parts
 
 
-def _deep(
-    config: settings.Model,
-    features: features_lib.Features,
-    inputs: dict[str, Any],
-    matrix: Any | None,
-    embedded: list[str],
-    outputs: int,
-) -> Any:
-    parts = [] if matrix is None else [matrix]
-    parts += [
-        CategoryEmbedding(
-            features.categories[name], embedding_width(features.categories[name]), name=f"{name}_embedding"
-        )(inputs[name])
-        for name in embedded
-    ]
+def _deep(config: settings.Model, first: _First, outputs: int) -> Any:
+    parts = [] if first.matrix is None else [first.matrix]
+    for name, (ids, size) in first.large.items():
+        parts.append(CategoryEmbedding(size, embedding_width(size), name=f"{name}_embedding")(ids))
     hidden = keras.layers.Concatenate(name="deep_inputs")(parts) if len(parts) > 1 else parts[0]
     for number, units in enumerate(config.hidden_units, start=1):
         hidden = keras.layers.Dense(units, activation="relu", name=f"hidden_{number}")(hidden)

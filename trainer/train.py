@@ -22,6 +22,8 @@ from trainer import model as model_lib
 if TYPE_CHECKING:
     from tfx.components.trainer.fn_args_utils import FnArgs
 
+History = dict[str, list[float]]
+
 MODEL_FILE = "model.keras"
 """The trained Keras model, in the folder of the run."""
 REPORT_FILE = "training.json"
@@ -56,7 +58,14 @@ def run_fn(fn_args: FnArgs) -> None:
         warm_start = warm.start(model, fn_args.base_model, meant)
     progress.report(f"{train.rows:,} rows, {'warm' if warm_start.started else 'cold'} start")
     fitting = time.monotonic()
-    history = _fit(model, config.training, plan, train, evaluation, fn_args)
+    history = _fit(
+        model,
+        plan,
+        train,
+        evaluation,
+        validation_steps=fn_args.eval_steps,
+        callbacks=_callbacks(config.training, plan, fn_args.model_run_dir),
+    )
     fitted = time.monotonic()
     plain = _keep(model, fn_args.model_run_dir)
     export.export(fn_args.serving_model_dir, plain, transform, features, config.preprocessing)
@@ -99,7 +108,7 @@ class Plan:
 
 
 def _plan(training: settings.Training, steps_per_epoch: int, step_limit: int | None) -> Plan:
-    """Cuts epochs into executions of equal length; a limit of steps makes epochs fewer and, by less than one, shorter."""
+    """Cuts epochs into executions of equal length; a limit of steps makes fewer and maybe shorter epochs."""
     limits = [limit for limit in (training.max_steps, step_limit) if limit]
     total = min([training.epochs * steps_per_epoch, *limits])
     epochs = math.ceil(total / steps_per_epoch)
@@ -117,9 +126,7 @@ def _open_splits(
         "cache_bytes": training.cache_mib << 20,
         "reproducible": training.reproducible,
     }
-    train = data.open_split(
-        fn_args.train_files, features, batch_size=training.batch_size, training=True, **common
-    )
+    train = data.open_split(fn_args.train_files, features, batch_size=training.batch_size, training=True, **common)
     evaluation = data.open_split(
         fn_args.eval_files, features, batch_size=training.batch_size * _EVAL_BATCHES, training=False, **common
     )
@@ -164,7 +171,6 @@ def _loss(features: features_lib.Features) -> str:
 
 
 def _metrics(features: features_lib.Features) -> list[keras.metrics.Metric]:
-    """The first one is told while training goes on."""
     if not features.classes:
         return [keras.metrics.RootMeanSquaredError(name="rmse"), keras.metrics.MeanAbsoluteError(name="mae")]
     if len(features.classes) > 2:
@@ -172,34 +178,29 @@ def _metrics(features: features_lib.Features) -> list[keras.metrics.Metric]:
     return [keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")]
 
 
-def _fit(
-    model: keras.Model,
-    training: settings.Training,
-    plan: Plan,
-    train: data.Split,
-    evaluation: data.Split,
-    fn_args: FnArgs,
-) -> dict[str, list[float]]:
+def _fit(model: keras.Model, plan: Plan, train: data.Split, evaluation: data.Split, **fit: Any) -> History:
     """Trains up to the planned epochs and leaves the weights of the best one in the model."""
-    first_metric = "accuracy" if model.loss != "mean_squared_error" else "rmse"
     history = model.fit(
         train.dataset,
         steps_per_epoch=plan.steps_per_epoch,
         epochs=plan.epochs,
         validation_data=evaluation.dataset,
-        validation_steps=fn_args.eval_steps,
         verbose=0,
-        callbacks=[
-            callbacks.StopWhenDiverged(),
-            keras.callbacks.EarlyStopping(
-                patience=training.early_stopping_patience or plan.epochs, restore_best_weights=True
-            ),
-            callbacks.Checkpoint(os.path.join(fn_args.model_run_dir, "checkpoints")),
-            callbacks.tensorboard(fn_args.model_run_dir),
-            callbacks.Progress(first_metric),
-        ],
+        **fit,
     )
     return {name: [float(value) for value in values] for name, values in history.history.items()}
+
+
+def _callbacks(training: settings.Training, plan: Plan, folder: str) -> list[keras.callbacks.Callback]:
+    return [
+        callbacks.StopWhenDiverged(),
+        keras.callbacks.EarlyStopping(
+            patience=training.early_stopping_patience or plan.epochs, restore_best_weights=True
+        ),
+        callbacks.Checkpoint(os.path.join(folder, "checkpoints")),
+        callbacks.tensorboard(folder),
+        callbacks.Progress(),
+    ]
 
 
 def _keep(model: keras.Model, folder: str) -> keras.Model:

@@ -133,9 +133,7 @@ def _vocabulary(name: str, feature: settings.Vocabulary, column: tf.Tensor) -> t
 
 def _with_size(ids: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
     """Writes the number of categories into the transformed schema, as an int domain."""
-    schema_inference.set_tensor_schema_override(
-        ids, tf.constant(NO_CATEGORY, tf.int64), tf.cast(size, tf.int64) - 1
-    )
+    schema_inference.set_tensor_schema_override(ids, tf.constant(NO_CATEGORY, tf.int64), tf.cast(size, tf.int64) - 1)
     return ids
 
 
@@ -144,7 +142,9 @@ def _label(label: settings.Label, column: tf.Tensor | tf.SparseTensor) -> tf.Ten
     if label.task is settings.Task.REGRESSION:
         return columns.to_float(dense)
     ids = tft.compute_and_apply_vocabulary(
-        columns.present(dense), num_oov_buckets=0, default_value=NO_CATEGORY,
+        columns.present(dense),
+        num_oov_buckets=0,
+        default_value=NO_CATEGORY,
         vocab_filename=label_vocabulary_name(label.column),
     )
     return columns.to_dense(ids, missing=NO_CATEGORY)
