@@ -9,6 +9,7 @@ are relative to the folder that the runner works in, the project's root.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib.util
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 import yaml
 
-from evergreen import settings
+from evergreen import settings, spans
 from evergreen.errors import BadInput, Problem
 
 Path_ = tuple[str | int, ...]
@@ -312,6 +313,7 @@ def _check(config: Config, *, path: Path, lines: Mapping[Path_, int]) -> Iterato
         yield from _check_metrics(config, where)
     if "data" in sound:
         yield from _check_generator(config, where)
+        yield from _check_data(config, where)
     yield from _check_schema(config, where)
 
 
@@ -376,6 +378,17 @@ def _check_generator(config: Config, where: Any) -> Iterator[Problem]:
             expected="the dotted path of a module of this project",
             action="Correct the path, for example datagen.humidity.",
         )
+
+
+def _check_data(config: Config, where: Any) -> Iterator[Problem]:
+    """Looks for the files, except where a generator makes them or looking would load TensorFlow."""
+    if config.data.generator is not None or "://" in config.data.path:
+        return
+    try:
+        spans.resolve(config.data)
+    except BadInput as error:
+        at = where("data", "path")
+        yield from (dataclasses.replace(problem, where=f"{at}: {problem.where}") for problem in error.problems)
 
 
 def _check_schema(config: Config, where: Any) -> Iterator[Problem]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from datagen import Generator
 from evergreen import spans
 from evergreen.errors import BadInput, Problem
 from pipeline.config import Config
@@ -19,10 +22,16 @@ def ensure(config: Config) -> str | None:
     """
     if config.data.generator is None:
         return None
-    root = spans.root(config.data)
+    root = _root(config)
     if root.exists() and any(root.iterdir()):
         return None
-    made = _generator(config).generate(root)
+    # All spans show at once: half of them, left by a run that was stopped, would be taken for all the data there are.
+    staging = root.with_name(f".{root.name}.{os.getpid()}.tmp")
+    try:
+        made = _generator(config).generate(staging)
+        staging.replace(root)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     return f"Made {len(made)} spans of data in {root}."
 
 
@@ -56,9 +65,24 @@ def add_span(config: Config, *, rows: int, seed: int | None, drift: float, fault
     options: dict[str, Any] = {"rows": rows, "drift": drift, "fault": fault}
     if seed is not None:
         options["seed"] = seed
-    path: Path = _generator(config).add_span(spans.root(config.data), **options)
-    return path
+    try:
+        return _generator(config).add_span(_root(config), **options)
+    except ValueError as error:
+        raise BadInput(
+            [
+                Problem(
+                    where="new-span",
+                    found=str(error),
+                    expected="options that the generator knows",
+                    action="Correct the option.",
+                )
+            ]
+        ) from error
 
 
-def _generator(config: Config) -> Any:
-    return importlib.import_module(str(config.data.generator))
+def _root(config: Config) -> Path:
+    return Path(spans.fixed_part(config.data.path))
+
+
+def _generator(config: Config) -> Generator:
+    return cast(Generator, importlib.import_module(str(config.data.generator)))

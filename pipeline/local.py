@@ -195,7 +195,7 @@ class _Run:
         request = self._request
         run_fingerprint = self._run_fingerprint()
         pins = Pins(
-            spans=self._selection.spec,
+            spans=",".join(str(span.number) for span in self._selection.spans),
             input_fingerprint=self._selection.fingerprint,
             champion=self._champion(run_fingerprint),
             run_fingerprint=run_fingerprint,
