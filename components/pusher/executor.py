@@ -41,6 +41,9 @@ LIBRARIES = (
 )
 """The libraries whose versions the manifest names."""
 
+_ELSEWHERE = {"history", "config"}
+"""What `training.json` says that is long, or in the manifest already."""
+
 Inputs = dict[str, list[types.Artifact]]
 
 
@@ -121,7 +124,7 @@ def _provenance(input_dict: Inputs, context: dict[str, Any]) -> Provenance:
         image=context.get("image") or "",
         libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
         hyperparameters={section: config[section] for section in ("model", "training") if section in config},
-        training={key: value for key, value in training.items() if not isinstance(value, (list, dict))},
+        training={key: value for key, value in training.items() if key not in _ELSEWHERE},
         metrics=verdict.get("metrics") or {},
         evaluated_rows=verdict.get("rows"),
         champion_version=champion.get("version"),

@@ -29,7 +29,7 @@ VERDICT = {
     "rows": 10,
     "champion_version": None,
 }
-TRAINING = {"steps": 30, "epochs": 3, "seconds": 1.5, "strategy": "none", "history": {"loss": [2.0, 1.0]}}
+TRAINING = {"steps": 30, "epochs": 3, "seconds": {"fitting": 1.5}, "history": {"loss": [2.0]}, "config": {}}
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_the_manifest_answers_where_the_version_comes_from(run: Run, saved_model
     assert manifest.libraries["tensorflow"] == importlib.metadata.version("tensorflow")
     assert manifest.hyperparameters == {"model": {"kind": "linear"}, "training": {"epochs": 3}}
     assert manifest.hyperparameters_source == "configuration"
-    assert manifest.training == {"steps": 30, "epochs": 3, "seconds": 1.5, "strategy": "none"}
+    assert manifest.training == {"steps": 30, "epochs": 3, "seconds": {"fitting": 1.5}}
     assert manifest.metrics == VERDICT["metrics"]
     assert manifest.evaluated_rows == 10
     assert manifest.champion_version is None
