@@ -50,7 +50,7 @@ def run_fn(fn_args: FnArgs) -> None:
     features = features_lib.read(transform, config.preprocessing)
     progress.report("reading the examples")
     train, evaluation = _open_splits(fn_args, features, config.training)
-    plan = _plan(config.training, train.steps, fn_args.train_steps)
+    plan = make_plan(config.training, train.steps, fn_args.train_steps)
     strategy = distribute.strategy(config.training)
     with strategy.scope():
         model = _compiled(config, features, train, plan)
@@ -107,7 +107,7 @@ class Plan:
         return self.epochs * self.steps_per_epoch
 
 
-def _plan(training: settings.Training, steps_per_epoch: int, step_limit: int | None) -> Plan:
+def make_plan(training: settings.Training, steps_per_epoch: int, step_limit: int | None) -> Plan:
     """Cuts epochs into executions of equal length; a limit of steps makes fewer and maybe shorter epochs."""
     limits = [limit for limit in (training.max_steps, step_limit) if limit]
     total = min([training.epochs * steps_per_epoch, *limits])

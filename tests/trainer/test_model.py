@@ -1,0 +1,82 @@
+"""The width of the first matrix, what each kind of model is made of, and its answer in the label's own units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from evergreen import settings
+from trainer import features as features_lib
+from trainer import model as model_lib
+
+HUMIDITY = features_lib.Features(numeric=("beta1", "beta2"), categories={"week_hour": 168}, label="humidity")
+
+
+def _batch(**columns: list[Any]) -> dict[str, tf.Tensor]:
+    return {name: tf.constant(v, tf.int64 if isinstance(v[0], int) else tf.float32) for name, v in columns.items()}
+
+
+@pytest.mark.parametrize("kind", ["linear", "deep", "wide_deep"])
+def test_humidity_has_170_inputs(kind: Any) -> None:
+    model = model_lib.build(settings.Model(kind=kind), HUMIDITY)
+    assert model.get_layer(model_lib.INPUT_LAYER).output.shape == (None, 170)
+    first = model.get_layer("wide" if kind == "linear" else "hidden_1")
+    assert first.kernel.shape[0] == 2 + 168
+
+
+def test_each_cell_is_one_and_no_category_is_none() -> None:
+    import keras
+
+    model = model_lib.build(settings.Model(kind="linear"), HUMIDITY)
+    matrix = keras.Model(model.inputs, model.get_layer(model_lib.INPUT_LAYER).output)
+    rows = matrix(_batch(beta1=[0.5, 1.0, 2.0], beta2=[-0.5, 3.0, 4.0], week_hour=[0, 167, -1])).numpy()
+    assert rows.shape == (3, 170)
+    assert rows[:, :2].tolist() == [[0.5, -0.5], [1.0, 3.0], [2.0, 4.0]]
+    assert [np.flatnonzero(row).tolist() for row in rows[:, 2:]] == [[0], [167], []]
+
+
+@pytest.mark.parametrize("kind", ["linear", "deep", "wide_deep"])
+def test_large_columns_are_embedded(kind: Any) -> None:
+    features = features_lib.Features(numeric=(), categories={"small": 3, "large": 1000}, label="y")
+    model = model_lib.build(settings.Model(kind=kind, one_hot_up_to=3), features)
+    assert model.get_layer(model_lib.INPUT_LAYER).output.shape == (None, 3)
+    tables = {w.path: tuple(w.shape) for w in model.weights if "embeddings" in w.path}
+    wide, deep = {"large_wide/embeddings": (1000, 1)}, {"large_embedding/embeddings": (1000, 9)}
+    assert tables == {"linear": wide, "deep": deep, "wide_deep": wide | deep}[kind]
+    assert model(_batch(small=[1, -1], large=[999, -1])).shape == (2, 1)
+
+
+def test_no_category_of_an_embedded_column_adds_nothing() -> None:
+    features = features_lib.Features(numeric=(), categories={"large": 1000}, label="y")
+    model = model_lib.build(settings.Model(kind="linear", one_hot_up_to=3), features)
+    model.get_layer("large_wide").set_weights([np.full((1000, 1), 5.0)])
+    assert model(_batch(large=[0, 999, -1])).numpy().ravel().tolist() == [5.0, 5.0, 0.0]
+
+
+def test_the_untrained_linear_model_answers_the_mean() -> None:
+    model = model_lib.build(settings.Model(kind="linear"), HUMIDITY, label_mean=19.0, label_deviation=6.0)
+    inputs = _batch(beta1=[1.0], beta2=[1.0], week_hour=[3])
+    assert model(inputs).numpy().tolist() == [[19.0]]
+    model.get_layer("wide").bias.assign([0.5])
+    assert model(inputs).numpy().tolist() == [[22.0]]
+
+
+@pytest.mark.parametrize(("classes", "width"), [(("no", "yes"), 1), ((0, 1, 2), 3)])
+def test_classes_get_probabilities(classes: tuple[Any, ...], width: int) -> None:
+    features = features_lib.Features(numeric=("x",), categories={}, label="y", classes=classes, class_ranks=(0, 1, 2))
+    scores = model_lib.build(settings.Model(), features)(_batch(x=[-3.0, 9.0])).numpy()
+    assert scores.shape == (2, width)
+    assert ((scores > 0) & (scores < 1)).all()
+    if width == 3:
+        np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_a_seed_repeats_the_initial_weights() -> None:
+    def kernel(seed: int) -> Any:
+        return model_lib.build(settings.Model(), HUMIDITY, seed=seed).get_layer("hidden_1").kernel.numpy()
+
+    np.testing.assert_array_equal(kernel(1), kernel(1))
+    assert not np.array_equal(kernel(1), kernel(2))
