@@ -1,0 +1,146 @@
+"""The SavedModel's three signatures: they agree with Transform and Keras, need no label, and bear what is missing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from tests import tables
+from tests.trainer.conftest import Run, train_on
+from trainer import train
+
+pytestmark = pytest.mark.slow
+
+
+def _example(row: dict[str, Any]) -> bytes:
+    features = tf.train.Features()
+    for name, value in row.items():
+        if isinstance(value, (bytes, str)):
+            features.feature[name].bytes_list.value.append(value.encode() if isinstance(value, str) else value)
+        elif isinstance(value, (int, np.integer)):
+            features.feature[name].int64_list.value.append(int(value))
+        else:
+            features.feature[name].float_list.value.append(float(value))
+    return tf.train.Example(features=features).SerializeToString()
+
+
+def _rows(table: dict[str, Any], *, without: str) -> list[dict[str, Any]]:
+    names = [name for name in table if name != without]
+    return [dict(zip(names, row, strict=True)) for row in zip(*(table[name] for name in names), strict=True)]
+
+
+@pytest.fixture(scope="module")
+def served(humidity_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The SavedModel alone in another place, with no file of the run beside it."""
+    moved = tmp_path_factory.mktemp("elsewhere") / "1"
+    shutil.copytree(humidity_run.model, moved)
+    return tf.saved_model.load(str(moved))
+
+
+def test_all_ways_agree_on_10_000_rows(humidity: tables.Transformed, humidity_run: Run, served: Any) -> None:
+    table = tables.humidity_table(10_000, 4)
+    columns = {name: values for name, values in table.items() if name != "humidity"}
+    raw = served.signatures["raw"](**{name: tf.constant(values) for name, values in columns.items()})
+    examples = tf.constant([_example(row) for row in _rows(table, without="humidity")])
+    by_example = served.signatures["serving_default"](examples=examples)
+    transform = tft.TFTransformOutput(str(humidity.graph)).transform_features_layer()
+    transformed = transform({name: tf.constant(values[:, None]) for name, values in columns.items()})
+    model = keras.models.load_model(humidity_run.folder / train.MODEL_FILE, compile=False)
+    keras_prediction = model.predict(dict(transformed), batch_size=1000, verbose=0)[:, 0]
+    assert raw["prediction"].dtype == tf.float32
+    assert raw["prediction"].shape == (10_000,)
+    np.testing.assert_allclose(raw["prediction"], by_example["prediction"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(raw["prediction"], keras_prediction, rtol=0, atol=1e-5)
+    assert np.std(keras_prediction) > 5  # they do not agree on a constant
+    again = served.signatures["transform_features"](examples=examples)
+    assert set(again) == {"beta1", "beta2", "week_hour"}
+    for name, values in again.items():
+        np.testing.assert_array_equal(values, transformed[name])
+
+
+def test_signatures_name_the_raw_columns_and_never_the_label(served: Any) -> None:
+    inputs = served.signatures["raw"].structured_input_signature[1]
+    assert {name: (spec.dtype, spec.shape.as_list()) for name, spec in inputs.items()} == {
+        "beta1": (tf.float32, [None]),
+        "beta2": (tf.float32, [None]),
+        "hour": (tf.int64, [None]),
+        "weekday": (tf.int64, [None]),
+    }
+    for name in ("serving_default", "transform_features"):
+        inputs = served.signatures[name].structured_input_signature[1]
+        assert {key: (spec.dtype, spec.shape.as_list()) for key, spec in inputs.items()} == {
+            "examples": (tf.string, [None])
+        }
+
+
+def test_what_is_missing_is_missing_in_both_ways(served: Any) -> None:
+    full = {"beta1": 1.0, "beta2": 1.0, "weekday": 0, "hour": 19}
+    rows = [full, *({k: v for k, v in full.items() if k != name} for name in full), {}]
+    marker = {"beta1": np.nan, "beta2": np.nan, "weekday": tf.int64.min, "hour": tf.int64.min}
+    raw = {
+        name: tf.constant([row.get(name, marker[name]) for row in rows], tf.float32 if "beta" in name else tf.int64)
+        for name in full
+    }
+    by_column = served.signatures["raw"](**raw)["prediction"].numpy()
+    by_example = served.signatures["serving_default"](examples=tf.constant([_example(row) for row in rows]))
+    np.testing.assert_allclose(by_column, by_example["prediction"].numpy(), atol=1e-5)
+    assert np.isfinite(by_column).all()
+    alone = served.signatures["raw"](**{name: column[:1] for name, column in raw.items()})["prediction"].numpy()
+    np.testing.assert_allclose(by_column[:1], alone, atol=1e-5)  # the rows beside it change nothing
+
+
+def test_the_model_is_small(humidity_run: Run) -> None:
+    size = sum(path.stat().st_size for path in humidity_run.model.rglob("*") if path.is_file())
+    assert size < 4 * humidity_run.report["parameters"] + 200_000
+
+
+TYPES = {"city": "BYTES", "x": "FLOAT", "unused": "FLOAT", "answer": "BYTES", "grade": "INT"}
+CITIES = {"bern": 0, "oslo": 1, "rome": 2, "": 0}
+
+
+def _classified(rows: int, seed: int) -> dict[str, Any]:
+    random = np.random.default_rng(seed)
+    city = random.choice(["bern", "oslo", "rome"], rows)
+    x = random.normal(size=rows).astype(np.float32)
+    return {
+        "city": [None if name == "bern" and x[n] > 2 else name for n, name in enumerate(city)],
+        "x": x,
+        "unused": x,
+        "answer": np.where(x > 0.5, "yes", "no"),
+        "grade": np.array([1, 3, 5])[[CITIES[name] for name in city]],
+    }
+
+
+@pytest.mark.parametrize(("label", "task"), [("answer", "binary"), ("grade", "multiclass")])
+def test_classes_are_answered_as_the_data_name_them(tmp_path: Path, label: str, task: str) -> None:
+    config = {
+        "features": {"city": {"kind": "vocabulary"}, "x": {"kind": "numeric"}},
+        "label": {"column": label, "task": task},
+    }
+    splits = {"train": _classified(4000, 1), "eval": _classified(500, 2)}
+    transformed = tables.run_transform(tmp_path / "transform", splits, TYPES, config, dense=False)
+    run = train_on(transformed, tmp_path, training={"epochs": 8, "batch_size": 64, "learning_rate": 0.01})
+    shutil.move(run.model, tmp_path / "moved")
+    shutil.rmtree(transformed.graph)
+    served = tf.saved_model.load(str(tmp_path / "moved"))
+    test = _classified(1000, 3)
+    raw = {"city": tf.constant([city or "" for city in test["city"]]), "x": tf.constant(test["x"])}
+    answer = {name: values.numpy() for name, values in served.signatures["raw"](**raw).items()}
+    expected = np.array([str(value).encode() for value in test[label]]) if label == "answer" else test[label]
+    assert (answer["prediction"] == expected).mean() > 0.95
+    if task == "binary":
+        assert set(answer) == {"prediction", "probability"}
+        np.testing.assert_array_equal(answer["prediction"] == b"yes", answer["probability"] >= 0.5)
+    else:
+        assert answer["probabilities"].shape == (1000, 3)
+        np.testing.assert_array_equal(np.array([1, 3, 5])[answer["probabilities"].argmax(1)], answer["prediction"])
+    examples = tf.constant([_example({"city": "rome", "x": 2.0}), _example({})])
+    by_example = served.signatures["serving_default"](examples=examples)["prediction"].numpy()
+    assert by_example[0] == (b"yes" if task == "binary" else 5)
