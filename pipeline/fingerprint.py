@@ -7,26 +7,11 @@ TFX's cache key holds a node's inputs and properties, but not the code under a d
 from __future__ import annotations
 
 import ast
-import functools
 import hashlib
-import importlib.metadata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from evergreen.revision import ROOT
-
-LIBRARIES = (
-    "tfx",
-    "tensorflow",
-    "keras",
-    "tensorflow-transform",
-    "tensorflow-data-validation",
-    "tensorflow-model-analysis",
-    "tfx-bsl",
-    "apache-beam",
-    "pyarrow",
-)
-"""The libraries whose version decides what a node computes."""
+from evergreen.revision import ROOT, library_versions
 
 
 def code(modules: Iterable[str], *, root: Path = ROOT) -> str:
@@ -40,8 +25,8 @@ def code(modules: Iterable[str], *, root: Path = ROOT) -> str:
     for name in sorted(_closure(modules, root)):
         digest.update(f"{name}\0".encode())
         digest.update(hashlib.sha256(_file(name, root).read_bytes()).digest())
-    for library in LIBRARIES:
-        digest.update(f"{library}=={_version(library)}\0".encode())
+    for library, version in library_versions().items():
+        digest.update(f"{library}=={version}\0".encode())
     return digest.hexdigest()
 
 
@@ -118,7 +103,3 @@ def _file(module: str, root: Path) -> Path:
     package = path / "__init__.py"
     return package if package.is_file() else path.with_suffix(".py")
 
-
-@functools.cache
-def _version(library: str) -> str:
-    return importlib.metadata.version(library)

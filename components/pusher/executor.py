@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from tfx.utils import io_utils
 
 from evergreen.progress import report
 from evergreen.registry import Blessing, Provenance, Registry
-from evergreen.revision import code_revision
+from evergreen.revision import code_revision, library_versions
 
 REGISTRY_KEY = "registry"
 MODEL_NAME_KEY = "model_name"
@@ -26,20 +25,6 @@ PUSH_KEY = "push"
 CHAMPION_KEY = "champion"
 PUSHED_FILE = "pushed.json"
 TRAIN_SPLIT = "train"
-LIBRARIES = (
-    "tfx",
-    "tensorflow",
-    "keras",
-    "tensorflow-transform",
-    "tensorflow-data-validation",
-    "tensorflow-model-analysis",
-    "tfx-bsl",
-    "apache-beam",
-    "pyarrow",
-    "numpy",
-    "protobuf",
-)
-"""The libraries whose versions the manifest names."""
 
 _ELSEWHERE = {"history", "config"}
 """What `training.json` says that is long, or in the manifest already."""
@@ -122,7 +107,7 @@ def _provenance(input_dict: Inputs, context: dict[str, Any]) -> Provenance:
         run_id=context.get("run_id") or "",
         code_revision=context.get("code_revision") or code_revision(),
         image=context.get("image") or "",
-        libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
+        libraries=library_versions(),
         hyperparameters={section: config[section] for section in ("model", "training") if section in config},
         training={key: value for key, value in training.items() if key not in _ELSEWHERE},
         metrics=verdict.get("metrics") or {},
