@@ -9,6 +9,7 @@ import importlib.util
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -157,6 +158,9 @@ def _new_span(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    # TensorFlow's start-up chatter would stand between the answers; what goes wrong reaches the user as exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore")
     from pipeline import config
     from serving.predictor import run_predict
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -67,6 +68,9 @@ class Beam(settings.Section):
             f"--runner={self.runner}",
             f"--direct_running_mode={self.mode}",
             f"--direct_num_workers={self.workers}",
+            # Without an image's name TFX packs itself into a source distribution for every Beam node, four seconds
+            # each, to be shipped to workers that the DirectRunner does not have.
+            "--sdk_container_image=none",
         ]
 
 
@@ -314,6 +318,7 @@ def _check(config: Config, *, path: Path, lines: Mapping[Path_, int]) -> Iterato
     if "data" in sound:
         yield from _check_generator(config, where)
         yield from _check_data(config, where)
+    yield from _check_names(config, where)
     yield from _check_schema(config, where)
 
 
@@ -332,6 +337,18 @@ def _check_features(config: Config, where: Any) -> Iterator[Problem]:
                 found="a feature with the name of the label",
                 expected="another name",
                 action="Rename the feature and give its raw column as `column`.",
+            )
+
+
+def _check_names(config: Config, where: Any) -> Iterator[Problem]:
+    """Checks that every raw column can name an input of a SavedModel's signature."""
+    for location, column, _ in _uses(config):
+        if location[0] == "features" and not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*", column):
+            yield Problem(
+                where=where(*location),
+                found=f"column {column!r}",
+                expected="letters, digits and _ . / - in the name: the model's signature has an input of that name",
+                action="Rename the column where the data are written.",
             )
 
 

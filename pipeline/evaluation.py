@@ -44,7 +44,7 @@ def eval_config(evaluation: settings.Evaluation, label: settings.Label) -> tfma.
     """
     import tensorflow_model_analysis as tfma
 
-    names = list(evaluation.metrics) + ["example_count"]
+    names: list[str] = [*evaluation.metrics, "example_count"]
     if label.task is settings.Task.REGRESSION:
         names.append("mean_residual")
     return tfma.EvalConfig(

@@ -102,4 +102,3 @@ def _file(module: str, root: Path) -> Path:
     path = root.joinpath(*module.split("."))
     package = path / "__init__.py"
     return package if package.is_file() else path.with_suffix(".py")
-

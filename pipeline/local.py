@@ -21,6 +21,7 @@ from typing import Any, TextIO
 
 from evergreen import progress, spans
 from evergreen.errors import BadInput, EvergreenError, ExitCode, GateRefusal, Problem
+from evergreen.files import write_whole
 from evergreen.lock import exclusive
 from evergreen.memory import PeakMemory
 from evergreen.registry import Registry
@@ -180,12 +181,13 @@ class _Run:
         store = metadata_store.MetadataStore(connection)
         for note in lineage.reconcile(store, artifacts_root=self._root / "artifacts"):
             logging.warning(note)
-        for node in compiled.nodes:
-            node_id = node.pipeline_node.node_info.id
+        by_name = {node.pipeline_node.node_info.id: node.pipeline_node for node in compiled.nodes}
+        # In the order of the names, which is one of the orders that the DAG allows, and the one that the screen shows.
+        for node_id in self._names:
             if self._is_outside(node_id):
                 self._end(display, node_id, State.SKIPPED)
                 continue
-            self._launch(display, compiled, node.pipeline_node, connection=connection, store=store)
+            self._launch(display, compiled, by_name[node_id], connection=connection, store=store)
 
     def _compile(self) -> Any:
         from tfx.dsl.compiler import compiler
@@ -220,18 +222,21 @@ class _Run:
         )
 
     def _champion(self, run_fingerprint: str) -> str:
-        """Returns the version to compare with.
+        """Returns the version to compare with: what serves, or what the run that is continued here began with.
 
-        The serving model may be this very candidate, published by the run before. Then nothing has changed, and the
-        comparison stays with the version that it was compared with; else no run would ever be found unchanged.
+        A run that is resumed, or given again after it published, stays with the champion of its beginning; else it
+        would be compared with itself, and no run would ever be found unchanged.
         """
         serving = self._registry.serving()
-        if serving is None:
-            return "none"
-        manifest = self._registry.manifest(serving)
-        if manifest.run_fingerprint != run_fingerprint:
-            return str(serving)
-        return "none" if manifest.champion_version is None else str(manifest.champion_version)
+        champion = "none" if serving is None else str(serving)
+        pinned = self._root / "champion.json"
+        if self._request.cache and pinned.is_file():
+            before = json.loads(pinned.read_text(encoding="utf-8"))
+            ours = serving is not None and self._registry.manifest(serving).run_fingerprint == run_fingerprint
+            if before["run_fingerprint"] == run_fingerprint and (ours or before["champion"] == champion):
+                return str(before["champion"])
+        write_whole(pinned, json.dumps({"run_fingerprint": run_fingerprint, "champion": champion}))
+        return champion
 
     def _stamp(self, compiled: Any, node: Any) -> None:
         """Adds to a node's properties, and so to TFX's cache key, what the key lacks: code and files' contents."""
@@ -239,12 +244,16 @@ class _Run:
 
         deployment = runner_utils.extract_local_deployment_config(compiled)
         executor = runner_utils.extract_executor_spec(deployment, node.node_info.id)
-        modules, paths = [executor.class_path], []
+        # Executors that use Beam wrap the specification that the others are.
+        python = getattr(executor, "python_executor_spec", executor)
+        modules, paths = [python.class_path], []
         for parameter in node.parameters.parameters.values():
             text = parameter.field_value.string_value
             if fingerprint.is_ours(text):
                 modules.append(text)
-            elif text and len(text) < 4096 and Path(text).is_file():
+            elif text.startswith(("{", "[")):
+                continue  # JSON, and longer than a file's name may be
+            elif text and Path(text).is_file():
                 paths.append(Path(text))
         stamp = fingerprint.combine(fingerprint.code(modules), fingerprint.files(paths))
         node.parameters.parameters[_STAMP].field_value.string_value = stamp
@@ -307,10 +316,8 @@ class _Run:
             self._end(display, node, state, figure=_headline(failure))
 
     def _write_records(self) -> None:
-        path = self._logs / "nodes.json"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps([dataclasses.asdict(r) for r in self._records], indent=1), encoding="utf-8")
-        temporary.replace(path)
+        records = [dataclasses.asdict(record) for record in self._records]
+        write_whole(self._logs / "nodes.json", json.dumps(records, indent=1))
 
     def _explain(self, failure: BaseException, log: Path) -> ExitCode:
         failed = [record.node for record in self._records if record.state in (State.FAILED.value, State.REFUSED.value)]
@@ -351,7 +358,7 @@ def _substitute_run_id(compiled: Any, run_id: str) -> None:
 def _forget(root: Path) -> None:
     """Removes artifacts and metadata of earlier runs; the registry and the logs stay."""
     shutil.rmtree(root / "artifacts", ignore_errors=True)
-    for path in root.glob("metadata.db*"):
+    for path in [*root.glob("metadata.db*"), *root.glob("champion.json")]:
         path.unlink()
 
 

@@ -86,7 +86,7 @@ install() {
             --require-hashes --only-binary :all: -r $VENV/uv.lock
     fi
     step "$(grep -c '^[a-z0-9._-]*==' $LOCK) packages of $LOCK" \
-        $VENV/bin/uv pip sync --no-config --python $VENV/bin/python --require-hashes --build-constraints $LOCK $LOCK
+        $VENV/bin/uv pip sync --compile-bytecode --no-config --python $VENV/bin/python --require-hashes --build-constraints $LOCK $LOCK
     # Our packages for every process of this Python, Beam's workers included; nothing is copied or built.
     for site in $VENV/lib/python3.10/site-packages; do echo "$PROJECT" >"$site/evergreen-project.pth"; done
 }
