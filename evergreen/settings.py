@@ -252,8 +252,10 @@ class Evaluation(Section):
 class Validation(Section):
     """What the data gate holds the statistics against, beside the schema."""
 
-    max_drift: Annotated[float, pydantic.Field(gt=0.0)] | None = 0.3
+    max_drift: Annotated[float, pydantic.Field(gt=0.0)] | None = 0.2
     """Largest Jensen-Shannon divergence (numbers) or L-infinity distance (categories) from the serving model's training
-    statistics; `null` leaves drift alone."""
+    statistics; `null` leaves drift alone. Honest samples of one table are at most 0.09 apart at 16,000 rows and 0.11 at
+    500, whatever the columns look like (heavy tails, masses at zero, categories without end); a shift of a normal
+    column by one standard deviation is 0.22, a value's share that changes by a fifth of all rows is 0.2."""
     min_rows: Annotated[int, pydantic.Field(ge=1)] = 100
     """Rows that the train split needs at the least."""
