@@ -1,0 +1,64 @@
+"""`report.json`: what the data gate found, for people and programs; written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfx.dsl.io import fileio
+
+from components.example_validator.findings import Finding, Severity
+
+REPORT_FILE = "report.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything that the gate found."""
+
+    findings: Sequence[Finding]
+    splits: Mapping[str, Mapping[str, int]]
+    """Rows and columns of each split."""
+    drift: Mapping[str, float]
+    """Distance of each column of the train split from the champion's training statistics; empty without a champion."""
+    champion_version: int | None = None
+
+    @property
+    def errors(self) -> list[Finding]:
+        """The findings that stop the run."""
+        return [finding for finding in self.findings if finding.severity is Severity.ERROR]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """The findings that do not."""
+        return [finding for finding in self.findings if finding.severity is Severity.WARNING]
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the report as a JSON object."""
+        return {
+            "anomalies": len(self.findings),
+            "errors": [finding.as_json() for finding in self.errors],
+            "warnings": [finding.as_json() for finding in self.warnings],
+            "splits": {split: dict(figures) for split, figures in self.splits.items()},
+            "drift": dict(self.drift),
+            "champion_version": self.champion_version,
+        }
+
+    def write(self, folder: str) -> None:
+        """Writes the report into `folder`, on any filesystem that TFX opens."""
+        path = os.path.join(folder, REPORT_FILE)
+        staged = f"{path}.partial"
+        with fileio.open(staged, "w") as file:
+            file.write(json.dumps(self.as_json(), indent=2) + "\n")
+        fileio.rename(staged, path, overwrite=True)
+
+    def figure(self) -> str:
+        """Returns the telling figure: how much was found, and the largest drift."""
+        text = f"{len(self.errors)} errors, {len(self.warnings)} warnings"
+        if not self.drift:
+            return text
+        column = max(self.drift, key=lambda name: self.drift[name])
+        return f"{text}; largest drift {self.drift[column]:.3f} ({column})"
