@@ -144,13 +144,16 @@ def _compiled(
         label_deviation=train.label_deviation if regression else 1.0,
         seed=config.training.seed,
     )
+    alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
     model.compile(
         optimizer=_optimizer(config.training, plan),
         loss=_loss(features),
         # A regression's error is weighed against the spread of its label: the same learning rate fits any unit.
         loss_weights=1.0 / train.label_deviation**2 if regression else None,
         metrics=_metrics(features),
-        steps_per_execution=plan.steps_per_execution,
+        # Keras' loop over the steps of an execution holds a condition around each step, which collectives cannot cross.
+        steps_per_execution=plan.steps_per_execution if alone else 1,
+        jit_compile="auto" if alone else False,
     )
     return model
 

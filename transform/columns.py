@@ -54,6 +54,17 @@ def present(column: tf.Tensor) -> tf.SparseTensor:
     return tf.SparseTensor(indices, tf.gather(column, rows[:, 0]), shape)
 
 
+def as_terms(column: tf.SparseTensor) -> tf.SparseTensor:
+    """Writes integers out, for a vocabulary's terms.
+
+    tf.Transform can number integers too, but shares its lookup tables by name: one process could not trace a
+    vocabulary of strings and then one of integers.
+    """
+    if column.dtype == tf.string:
+        return column
+    return tf.SparseTensor(column.indices, tf.strings.as_string(column.values), column.dense_shape)
+
+
 def finite_or_zero(number: tf.Tensor) -> tf.Tensor:
     """Replaces the statistic of a column without any value by 0."""
     return tf.where(tf.math.is_finite(number), number, tf.zeros_like(number))

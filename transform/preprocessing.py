@@ -121,7 +121,7 @@ def _cross(cross: settings.Cross, inputs: Mapping[str, Any]) -> tf.Tensor:
 def _vocabulary(name: str, feature: settings.Vocabulary, column: tf.Tensor) -> tf.Tensor:
     """Numbers the values by frequency, then the buckets for values that the vocabulary lacks, int64 [batch]."""
     ids = tft.compute_and_apply_vocabulary(
-        columns.present(column),
+        columns.as_terms(columns.present(column)),
         top_k=feature.top_k,
         frequency_threshold=feature.min_frequency if feature.min_frequency > 1 else None,
         num_oov_buckets=feature.out_of_vocabulary,
@@ -142,7 +142,7 @@ def _label(label: settings.Label, column: tf.Tensor | tf.SparseTensor) -> tf.Ten
     if label.task is settings.Task.REGRESSION:
         return columns.to_float(dense)
     ids = tft.compute_and_apply_vocabulary(
-        columns.present(dense),
+        columns.as_terms(columns.present(dense)),
         num_oov_buckets=0,
         default_value=NO_CATEGORY,
         vocab_filename=label_vocabulary_name(label.column),
