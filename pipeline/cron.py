@@ -48,7 +48,7 @@ class _Kind:
     low: int
     high: int
     names: Sequence[str] = ()
-    """Words for the values from `low` on; the first three letters will do."""
+    """Words for the values from `low` on, of which the first three letters are written."""
 
     def value(self, text: str) -> int | None:
         """Returns the number that a word or digits stand for, or none."""
@@ -132,7 +132,7 @@ class Cron:
     def describe(self) -> str:
         """Says in words when it runs."""
         time, days = self._time_words(), self._day_words()
-        if not days and time.startswith("at ") and not time.endswith("of every hour"):
+        if not days and "every" not in time:
             days = "every day"
         return ", ".join(filter(None, (time, days, self._month_words())))
 
