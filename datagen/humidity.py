@@ -156,9 +156,7 @@ def _lean(uniform: npt.NDArray[np.float64], drift: float) -> npt.NDArray[np.floa
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def _write(
-    root: pathlib.Path, span: int, *, rows: int, seed: int, drift: float, fault: str | None
-) -> pathlib.Path:
+def _write(root: pathlib.Path, span: int, *, rows: int, seed: int, drift: float, fault: str | None) -> pathlib.Path:
     """Writes version 1 of one span, which appears at once and whole; a span that is there stays as it is."""
     if fault is not None and fault not in FAULTS:
         raise ValueError(f"unknown fault {fault!r}; there are {', '.join(sorted(FAULTS))}")

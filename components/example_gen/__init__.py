@@ -1,0 +1,1 @@
+"""ExampleGen: files of rows to tf.Examples in splits, columnar."""

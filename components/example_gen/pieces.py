@@ -1,0 +1,354 @@
+"""The work dealt out: files and ranges of large files, grouped into pieces that each write their own shards.
+
+Guarantee: the same files and settings give the same pieces, each piece the same shards under the same names with the
+same rows in the same order, however often and wherever it is done; a shard shows under its name only when it is whole.
+
+    for piece in deal(files, data):
+        result = Converter(plan).convert(piece)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import uuid
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import tensorflow as tf
+from tfx_bsl.coders import example_coder
+
+from components.example_gen import inspection, source
+from components.example_gen.inspection import Inspected
+from components.example_gen.table import BadLine, BlockReader, ColumnType, line_count
+from evergreen import settings
+from evergreen.errors import Problem
+
+PIECE = 64 << 20
+"""Bytes of stored data that a piece aims at, at the most."""
+RESULTS = ".pieces"
+"""Folder for the pieces' results while the work goes on."""
+_EXAMPLES_KEPT = 5
+_HOPELESS_AFTER = 10_000
+"""Lines after which a range whose lines are mostly bad is given up."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A file, or a range of one."""
+
+    path: str
+    columns: Sequence[str]
+    start: int
+    """Offset of the first line in the stream of UTF-8."""
+    length: int | None
+    """Bytes to read; None for all."""
+    line: int
+    """Physical number of the first line, from 1."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Piece:
+    """What one call works through."""
+
+    index: int
+    units: Sequence[Unit]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What all pieces have in common; travels to the workers."""
+
+    uri: str
+    """The folder of the artifact."""
+    data: settings.Data
+    types: Mapping[str, ColumnType]
+    pieces: int
+    shards_per_piece: int
+
+    @property
+    def shards(self) -> int:
+        """Files of each split."""
+        return self.pieces * self.shards_per_piece
+
+
+@dataclasses.dataclass(kw_only=True)
+class UnitResult:
+    """What became of a unit; plain data, for it travels as JSON."""
+
+    path: str
+    rows: int = 0
+    """Rows written."""
+    quarantined: int = 0
+    values: dict[str, int] = dataclasses.field(default_factory=dict)
+    """How many rows have a value, by column."""
+    unusable: dict[str, int] = dataclasses.field(default_factory=dict)
+    """How many lines were bad for a value of the column."""
+    examples: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """The first few bad lines."""
+    problem: dict[str, str] | None = None
+    """What rules the whole file out."""
+
+
+# --- dealing ---------------------------------------------------------------------------------------------------------
+
+
+def deal(files: Sequence[Inspected], data: settings.Data) -> list[Piece]:
+    """Groups the files' bytes into pieces of at most about `PIECE`, and into at least `data.shards` where files allow.
+
+    Args:
+        files: inspected, without problems.
+        data: the settings.
+
+    Returns:
+        The pieces, in the order of the files.
+    """
+    total = sum(file.file.size for file in files)
+    target = min(PIECE, max(1, total // data.shards))
+    pieces: list[list[Unit]] = []
+    room = 0
+    for file in files:
+        for unit, size in _units(file, data):
+            if size > room or not pieces:
+                pieces.append([])
+                room = target
+            pieces[-1].append(unit)
+            room -= size
+    return [Piece(index=index, units=tuple(units)) for index, units in enumerate(pieces)]
+
+
+def _units(file: Inspected, data: settings.Data) -> Iterator[tuple[Unit, int]]:
+    """Cuts a large plain file at block ends; the lines before each range are counted, so that numbers stay exact."""
+    path, columns = file.file.path, tuple(file.header)
+    whole = Unit(path=path, columns=columns, start=file.data_start, length=None, line=file.data_line)
+    if not file.seekable or file.file.size <= PIECE:
+        yield whole, file.file.size
+        return
+    start, line, length, lines = file.data_start, file.data_line, 0, 0
+    with source.opened(path, encoding=data.csv.encoding, start=start) as stream:
+        try:
+            for block in source.blocks(stream, quote=data.csv.quote.encode()):
+                length += len(block)
+                lines += line_count(block)
+                if length >= PIECE - source.BLOCK:
+                    yield dataclasses.replace(whole, start=start, length=length, line=line), length
+                    start, line, length, lines = start + length, line + lines, 0, 0
+        except source.LineTooLong:
+            # Whoever reads the rest meets it again and says so.
+            yield dataclasses.replace(whole, start=start, line=line), file.file.size - start
+            return
+    if length:
+        yield dataclasses.replace(whole, start=start, length=length, line=line), length
+
+
+# --- converting ------------------------------------------------------------------------------------------------------
+
+
+class Converter:
+    """Turns pieces into shards of serialized tf.Examples."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Keeps the plan; one converter may do many pieces."""
+        self._plan = plan
+        self._encoder = example_coder.RecordBatchToExamplesEncoder()
+        parts = plan.data.splits
+        self._split_of_bucket = np.repeat(np.arange(len(parts)), list(parts.values()))
+
+    def convert(self, piece: Piece) -> list[UnitResult]:
+        """Writes the piece's shards, its quarantine and its result.
+
+        Args:
+            piece: which units.
+
+        Returns:
+            What became of each unit. It is also written to `RESULTS`, where whoever waits for all pieces reads it.
+        """
+        with contextlib.ExitStack() as stack:
+            shards = _Shards(self._plan, piece.index)
+            stack.push(shards.close)
+            quarantine = stack.enter_context(_Quarantine(self._plan, piece.index))
+            results = [self._convert_unit(unit, shards, quarantine) for unit in piece.units]
+        name = f"{self._plan.uri}/{RESULTS}/{piece.index:05d}.json"
+        rows = shards.rows
+        _write_whole(name, json.dumps({"rows": rows, "units": [dataclasses.asdict(result) for result in results]}))
+        return results
+
+    def _convert_unit(self, unit: Unit, shards: _Shards, quarantine: _Quarantine) -> UnitResult:
+        result = UnitResult(path=unit.path)
+        try:
+            self._convert_blocks(unit, shards, quarantine, result)
+        except source.LineTooLong:
+            result.problem = dataclasses.asdict(inspection.too_long_a_line(unit.path))
+        except UnicodeDecodeError as error:
+            problem = inspection.undecodable(unit.path, self._plan.data.csv.encoding, error)
+            result.problem = dataclasses.asdict(problem)
+        return result
+
+    def _convert_blocks(self, unit: Unit, shards: _Shards, quarantine: _Quarantine, result: UnitResult) -> None:
+        csv_format = self._plan.data.csv
+        reader = BlockReader(unit.columns, self._plan.types, csv_format)
+        line = unit.line
+        for block in self._read(unit, result):
+            rows, bad = reader.read(block)
+            if bad:
+                _account(bad, line, result, quarantine)
+            result.rows += rows.num_rows
+            values = Counter({name: rows.num_rows - rows.column(name).null_count for name in unit.columns})
+            result.values = dict(Counter(result.values) + values)
+            self._write(rows, shards)
+            line += line_count(block)
+            if result.quarantined > _HOPELESS_AFTER and result.quarantined > result.rows:
+                return
+
+    def _read(self, unit: Unit, result: UnitResult) -> Iterator[bytes]:
+        """Yields the unit's blocks; where compressed data end early, that is a problem of the file."""
+        csv_format = self._plan.data.csv
+        with source.opened(unit.path, encoding=csv_format.encoding, start=unit.start) as stream:
+            blocks = source.blocks(stream, quote=csv_format.quote.encode(), length=unit.length)
+            while True:
+                try:
+                    block = next(blocks, None)
+                except OSError as error:
+                    if source.compression(source.head_of_file(unit.path)) is None:
+                        raise
+                    result.problem = dataclasses.asdict(inspection.damaged(unit.path, error))
+                    return
+                if block is None:
+                    return
+                yield block
+
+    def _write(self, rows: pa.Table, shards: _Shards) -> None:
+        if not rows.num_rows:
+            return
+        examples = np.array(self._encoder.encode(_as_lists(rows)), dtype=object)
+        # The same row has the same bytes, for the columns are sorted: copies of a row never end up in two splits.
+        buckets = tf.strings.to_hash_bucket_fast(examples, len(self._split_of_bucket)).numpy()
+        splits: npt.NDArray[np.int64] = self._split_of_bucket[buckets]
+        for split in range(len(self._plan.data.splits)):
+            shards.write(split, examples[splits == split])
+
+
+def _as_lists(rows: pa.Table) -> pa.RecordBatch:
+    """Makes the table what the encoder takes: sorted columns of lists, one value or (null) none a row."""
+    names = sorted(rows.column_names)
+    return pa.RecordBatch.from_arrays([_as_list(rows.column(name)) for name in names], names)
+
+
+def _as_list(column: pa.ChunkedArray) -> pa.Array:
+    values = column.combine_chunks()
+    if isinstance(values, pa.ChunkedArray):
+        # What the table of a block without a single good line gives.
+        values = pa.concat_arrays(values.chunks)
+    if pa.types.is_string(values.type):
+        values = values.cast(pa.binary())
+    if not values.null_count:
+        return pa.LargeListArray.from_arrays(pa.array(np.arange(len(values) + 1, dtype=np.int64)), values)
+    present = values.is_valid().to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(present)]).astype(np.int64)
+    # A null offset makes the list null, for which the encoder writes no value; the last one only ends.
+    missing = np.append(~present, False)
+    return pa.LargeListArray.from_arrays(pa.array(offsets, mask=missing), values.drop_null())
+
+
+def _account(bad: Sequence[BadLine], first_line: int, result: UnitResult, quarantine: _Quarantine) -> None:
+    entries = [
+        {"file": result.path, "line": first_line + entry.line, "reason": entry.reason, "text": entry.text}
+        for entry in bad
+    ]
+    quarantine.write(entries)
+    result.quarantined += len(bad)
+    result.examples += entries[: _EXAMPLES_KEPT - len(result.examples)]
+    columns = Counter(name for entry in bad for name in entry.columns)
+    result.unusable = dict(Counter(result.unusable) + columns)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+class _Shards:
+    """The shards of one piece, all splits; they get their names when the piece is done."""
+
+    def __init__(self, plan: Plan, piece: int) -> None:
+        self._plan = plan
+        self._names = list(plan.data.splits)
+        self.rows = dict.fromkeys(self._names, 0)
+        suffix = ".gz" if plan.data.compression == "gzip" else ""
+        options = "GZIP" if plan.data.compression == "gzip" else ""
+        token = uuid.uuid4().hex
+        self._files: list[list[tuple[Any, str, str]]] = []
+        for split in self._names:
+            folder = f"{plan.uri}/Split-{split}"
+            tf.io.gfile.makedirs(folder)
+            files = []
+            for position in range(plan.shards_per_piece):
+                index = piece * plan.shards_per_piece + position
+                name = f"data_tfrecord-{index:05d}-of-{plan.shards:05d}{suffix}"
+                temporary = f"{folder}/.{name}.{token}.tmp"
+                files.append((tf.io.TFRecordWriter(temporary, options), temporary, f"{folder}/{name}"))
+            self._files.append(files)
+
+    def write(self, split: int, examples: npt.NDArray[np.object_]) -> None:
+        """Appends serialized examples, dealt evenly to the piece's shards of the split."""
+        self.rows[self._names[split]] += len(examples)
+        shards = self._files[split]
+        for (writer, _, _), part in zip(shards, np.array_split(examples, len(shards)), strict=True):
+            # C code calls C code a row at a time: `TFRecordWriter.write` is only Python around its base class's.
+            deque(map(super(tf.io.TFRecordWriter, writer).write, part.tolist()), maxlen=0)
+
+    def close(self, error: type[BaseException] | None, *_: object) -> None:
+        """Names the files, or removes them after an error."""
+        for files in self._files:
+            for writer, temporary, final in files:
+                writer.close()
+                if error is None:
+                    tf.io.gfile.rename(temporary, final, overwrite=True)
+                else:
+                    tf.io.gfile.remove(temporary)
+
+
+class _Quarantine:
+    """The bad lines of one piece; a file is made when there is one to put into it."""
+
+    def __init__(self, plan: Plan, piece: int) -> None:
+        self._folder = f"{plan.uri}/quarantine"
+        self._final = f"{self._folder}/lines-{piece:05d}-of-{plan.pieces:05d}.jsonl"
+        self._temporary = f"{self._folder}/.{os.path.basename(self._final)}.{uuid.uuid4().hex}.tmp"
+        self._file: Any = None
+
+    def __enter__(self) -> _Quarantine:
+        return self
+
+    def write(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Appends bad lines."""
+        if self._file is None:
+            tf.io.gfile.makedirs(self._folder)
+            self._file = tf.io.gfile.GFile(self._temporary, "w")
+        self._file.write("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if self._file is None:
+            return
+        self._file.close()
+        if error is None:
+            tf.io.gfile.rename(self._temporary, self._final, overwrite=True)
+        else:
+            tf.io.gfile.remove(self._temporary)
+
+
+def _write_whole(path: str, text: str) -> None:
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    with tf.io.gfile.GFile(temporary, "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(temporary, path, overwrite=True)
+
+
+def problem_of(result: UnitResult) -> Problem | None:
+    """Brings the problem of a unit back from plain data."""
+    return None if result.problem is None else Problem(**result.problem)
