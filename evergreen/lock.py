@@ -1,7 +1,7 @@
 """One process at a time: an advisory lock that dies with its holder, and says who holds it.
 
-    with exclusive(folder / ".lock", doing="python local_runner.py"):
-        ...
+with exclusive(folder / ".lock", doing="python local_runner.py"):
+    ...
 """
 
 from __future__ import annotations
