@@ -1,0 +1,132 @@
+"""The entrypoint of every node's container: TFX's executor under Kubeflow's launcher, with an exit code that tells why.
+
+    python -m components.entrypoint --executor_class_path ... --json_serialized_invocation_args '{{$}}'
+        --json_serialized_inputs_spec_args '{...}' --task Trainer --outputs model,model_run [Beam's options]
+
+The reason of a failure is the last line of the log and a note beside the registry (`notes.py`). TFX is imported only
+when there is work to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components.entrypoint import logs, notes, translate
+from evergreen.errors import EvergreenError, ExitCode
+
+_log = logging.getLogger("evergreen.entrypoint")
+
+
+class OutputsMissingError(Exception):
+    """The executor ended without an error and left a declared output empty."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one node.
+
+    Args:
+        arguments: the container's arguments; what is not known here goes to Beam.
+
+    Returns:
+        The exit code: 0 done, 1 fault, 2 bad input, 3 refused by a gate.
+    """
+    options, beam_arguments = _parser().parse_known_args(arguments)
+    given = json.loads(options.json_serialized_invocation_args)
+    run = translate.run_id(given, task=options.task)
+    pod = os.environ.get("KFP_POD_NAME", "")
+    logs.configure({"task": options.task, "run": run, "pod": pod})
+    left = notes.Notes(options.notes, run) if options.notes and run else None
+    before = left.begin(options.task, pod=pod) if left else None
+    if before and before.is_final():
+        return _refuse_again(before)
+    started = time.monotonic()
+    code, problems, fault = _attempt(options, given, run=run, beam_arguments=beam_arguments)
+    if left:
+        left.end(options.task, exit_code=code, problems=problems, fault=fault)
+    _log.info("%s in %.1f s", code.name.lower(), time.monotonic() - started)
+    return int(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m components.entrypoint", allow_abbrev=False)
+    parser.add_argument("--executor_class_path", required=True, help="the executor, <module>.<class>")
+    parser.add_argument("--json_serialized_invocation_args", required=True, help="the launcher's executor input")
+    parser.add_argument("--json_serialized_inputs_spec_args", default="{}", help="the component's input definitions")
+    parser.add_argument("--task", required=True, help="the node's id")
+    parser.add_argument("--outputs", default="", help="the outputs that the component declares, with commas between")
+    parser.add_argument("--bind", action="append", default=[], help="property[.key]=parameter of the run")
+    parser.add_argument("--notes", default="", help="folder for what attempts leave for those after them")
+    return parser
+
+
+def _attempt(
+    options: argparse.Namespace, given: translate.Json, *, run: str, beam_arguments: Sequence[str]
+) -> tuple[ExitCode, Sequence[dict[str, str]], str]:
+    """Does the work; returns how it ended, the problems that were told, and the headline of a fault."""
+    try:
+        _execute(options, given, run=run, beam_arguments=beam_arguments)
+    except EvergreenError as error:
+        problems = [dataclasses.asdict(problem) for problem in error.problems]
+        _say(error.exit_code, problems)
+        return error.exit_code, problems, ""
+    except Exception as error:
+        # Whatever it is, the note has to say it before the process ends.
+        logging.exception("The node failed.")
+        return ExitCode.FAULT, (), f"{type(error).__name__}: {str(error).strip() or 'without a word'}"[:1000]
+    return ExitCode.OK, (), ""
+
+
+def _execute(options: argparse.Namespace, given: translate.Json, *, run: str, beam_arguments: Sequence[str]) -> None:
+    outputs = [key for key in options.outputs.split(",") if key]
+    inputs_spec = json.loads(options.json_serialized_inputs_spec_args)
+    bound = translate.bind(given, options.bind, known={"run_id": run})
+    translated = translate.to_tfx(bound, inputs_spec, declared_outputs=outputs)
+    options.json_serialized_invocation_args = json.dumps(translated)
+    _run_executor(options, list(beam_arguments))
+    missing = translate.missing_outputs(given, declared_outputs=outputs)
+    if missing:
+        raise OutputsMissingError(f"no files in {', '.join(missing)}")
+    path = Path(given["outputs"]["outputFile"])
+    written = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(translate.to_launcher(written, given)), encoding="utf-8")
+
+
+def _run_executor(options: argparse.Namespace, beam_arguments: list[str]) -> None:
+    _log.info("loading TFX")
+    started = time.monotonic()
+    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+
+    _log.info("TFX loaded in %.1f s", time.monotonic() - started)
+    kubeflow_v2_run_executor._run_executor(options, beam_arguments)  # noqa: SLF001 - TFX's own main is no more
+
+
+def _refuse_again(note: notes.Note) -> int:
+    _log.error("An attempt before ended for a reason that a retry does not change; it is told again.")
+    _say(ExitCode(note.exit_code or ExitCode.FAULT), note.problems)
+    return int(note.exit_code or ExitCode.FAULT)
+
+
+def _say(code: ExitCode, problems: Sequence[dict[str, Any]]) -> None:
+    what = {ExitCode.BAD_INPUT: "bad input", ExitCode.REFUSED: "refused by a gate"}.get(code, code.name.lower())
+    for problem in problems:
+        _log.error(
+            "%s: %s: found %s; expected %s. %s",
+            what,
+            problem["where"],
+            problem["found"],
+            problem["expected"],
+            problem["action"],
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
