@@ -3,8 +3,8 @@
 Signatures:
 
 * `serving_default`: `examples`, serialized tf.Examples, string [batch];
-* `raw`: one input a raw column that a feature reads, [batch], in the schema's type; missing is NaN, the smallest int64
-  or "";
+* `raw`: one input a raw column that a feature reads, [batch], in the schema's type and named by
+  `evergreen.signatures.input_names`, which is the column's name; missing is NaN, the smallest int64 or "";
 * `transform_features`: `examples` to the transformed features.
 
 The first two answer {"prediction": float32 [batch]} for a regression, {"prediction": class [batch], "probability":
@@ -23,7 +23,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_transform.saved import saved_transform_io_v2
 
-from evergreen import settings
+from evergreen import settings, signatures
 from trainer import features as features_lib
 from transform import columns
 
@@ -50,6 +50,7 @@ def export(
     """
     graph = saved_transform_io_v2.SavedModelLoader(transform.transform_savedmodel_dir)
     spec = raw_spec(transform, config)
+    names = signatures.input_names(spec)
     optional = {name: _optional(feature) for name, feature in spec.items()}
 
     def transform_raw(raw: Mapping[str, tf.Tensor | tf.SparseTensor]) -> Tensors:
@@ -63,7 +64,7 @@ def export(
         return answer(model(transform_features(examples), training=False), features)
 
     def raw(inputs: Mapping[str, tf.Tensor]) -> Tensors:
-        shaped = {name: _as_in_schema(column, spec[name]) for name, column in inputs.items()}
+        shaped = {column: _as_in_schema(inputs[names[column]], spec[column]) for column in spec}
         return answer(model(transform_raw(shaped), training=False), features)
 
     # Tracking what the transform graph has loaded saves the vocabularies with the model (tf.Transform's own Keras layer
@@ -73,13 +74,15 @@ def export(
     module.transform = vars(graph)
     setattr(module, WEIGHTS, {weight.path: weight.value for weight in model.weights})
     examples = tf.TensorSpec([None], tf.string, name="examples")
-    columns_spec = {name: tf.TensorSpec([None], feature.dtype, name=name) for name, feature in spec.items()}
-    signatures = {
+    columns_spec = {
+        names[column]: tf.TensorSpec([None], feature.dtype, name=names[column]) for column, feature in spec.items()
+    }
+    served = {
         "serving_default": _traced(serving_default, examples),
         "raw": _traced(raw, columns_spec),
         "transform_features": _traced(transform_features, examples),
     }
-    tf.saved_model.save(module, folder, signatures=signatures)
+    tf.saved_model.save(module, folder, signatures=served)
 
 
 def raw_spec(

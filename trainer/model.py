@@ -7,6 +7,8 @@ embedded instead. A linear part, a deep part or both read from there.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import keras
@@ -75,15 +77,31 @@ def build(
         keras.utils.set_random_seed(seed)
     inputs = {name: keras.Input((), name=name, dtype="float32") for name in features.numeric}
     inputs |= {name: keras.Input((), name=name, dtype="int64") for name in features.categories}
-    first = _first_layers(config, features, inputs)
+    names = _Names(features.names)
+    first = _first_layers(config, features, inputs, names)
     outputs = len(features.classes) if len(features.classes) > 2 else 1
     parts = []
     if config.kind in ("linear", "wide_deep"):
-        parts += _wide(first, outputs)
+        parts += _wide(first, outputs, names)
     if config.kind in ("deep", "wide_deep"):
-        parts.append(_deep(config, first, outputs))
-    scores = keras.layers.Add(name="scores")(parts) if len(parts) > 1 else parts[0]
-    return keras.Model(inputs, _output(features, scores, label_mean, label_deviation), name=config.kind)
+        parts.append(_deep(config, first, outputs, names))
+    scores = keras.layers.Add(name=names("scores"))(parts) if len(parts) > 1 else parts[0]
+    return keras.Model(inputs, _output(features, scores, names, (label_mean, label_deviation)), name=config.kind)
+
+
+class _Names:
+    """Names of layers: legal as TensorFlow's scopes, and none of them the name of a column's input."""
+
+    def __init__(self, columns: Collection[str]) -> None:
+        self._taken = set(columns)
+
+    def __call__(self, purpose: str, column: str = "") -> str:
+        legal = re.sub(r"[^A-Za-z0-9.]+", "_", column)
+        name = f"{legal.strip('_')}_{purpose}".strip("_")
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
 
 
 class _First(NamedTuple):
@@ -93,49 +111,52 @@ class _First(NamedTuple):
     """Input and number of categories of the columns that are embedded."""
 
 
-def _first_layers(config: settings.Model, features: features_lib.Features, inputs: dict[str, Any]) -> _First:
+def _first_layers(
+    config: settings.Model, features: features_lib.Features, inputs: dict[str, Any], names: _Names
+) -> _First:
     large = {name: (inputs[name], size) for name, size in features.categories.items() if size > config.one_hot_up_to}
-    columns = [keras.layers.Reshape((1,), name=f"{name}_column")(inputs[name]) for name in features.numeric]
+    columns = [keras.layers.Reshape((1,), name=names("column", name))(inputs[name]) for name in features.numeric]
     columns += [
-        OneHot(size, name=f"{name}_one_hot")(inputs[name])
+        OneHot(size, name=names("one_hot", name))(inputs[name])
         for name, size in features.categories.items()
         if name not in large
     ]
     if not columns:
         return _First(None, large)
     if len(columns) == 1:
-        return _First(keras.layers.Identity(name=INPUT_LAYER)(columns[0]), large)
-    return _First(keras.layers.Concatenate(name=INPUT_LAYER)(columns), large)
+        return _First(keras.layers.Identity(name=names(INPUT_LAYER))(columns[0]), large)
+    return _First(keras.layers.Concatenate(name=names(INPUT_LAYER))(columns), large)
 
 
-def _wide(first: _First, outputs: int) -> list[Any]:
+def _wide(first: _First, outputs: int, names: _Names) -> list[Any]:
     """A weight for every number and category; an embedding as wide as the output is just that for large columns."""
     parts = []
     if first.matrix is not None:
-        parts.append(keras.layers.Dense(outputs, name="wide", kernel_initializer="zeros")(first.matrix))
+        parts.append(keras.layers.Dense(outputs, name=names("wide"), kernel_initializer="zeros")(first.matrix))
     for name, (ids, size) in first.large.items():
-        weights = CategoryEmbedding(size, outputs, embeddings_initializer="zeros", name=f"{name}_wide")
+        weights = CategoryEmbedding(size, outputs, embeddings_initializer="zeros", name=names("wide", name))
         parts.append(weights(ids))
     return parts
 
 
-def _deep(config: settings.Model, first: _First, outputs: int) -> Any:
+def _deep(config: settings.Model, first: _First, outputs: int, names: _Names) -> Any:
     parts = [] if first.matrix is None else [first.matrix]
     for name, (ids, size) in first.large.items():
-        parts.append(CategoryEmbedding(size, embedding_width(size), name=f"{name}_embedding")(ids))
-    hidden = keras.layers.Concatenate(name="deep_inputs")(parts) if len(parts) > 1 else parts[0]
+        parts.append(CategoryEmbedding(size, embedding_width(size), name=names("embedding", name))(ids))
+    hidden = keras.layers.Concatenate(name=names("deep_inputs"))(parts) if len(parts) > 1 else parts[0]
     for number, units in enumerate(config.hidden_units, start=1):
-        hidden = keras.layers.Dense(units, activation="relu", name=f"hidden_{number}")(hidden)
+        hidden = keras.layers.Dense(units, activation="relu", name=names(f"hidden_{number}"))(hidden)
         if config.dropout:
-            hidden = keras.layers.Dropout(config.dropout, name=f"dropout_{number}")(hidden)
-    return keras.layers.Dense(outputs, name="deep")(hidden)
+            hidden = keras.layers.Dropout(config.dropout, name=names(f"dropout_{number}"))(hidden)
+    return keras.layers.Dense(outputs, name=names("deep"))(hidden)
 
 
-def _output(features: features_lib.Features, scores: Any, label_mean: float, label_deviation: float) -> Any:
+def _output(features: features_lib.Features, scores: Any, names: _Names, label: tuple[float, float]) -> Any:
     if not features.classes:
-        return keras.layers.Rescaling(label_deviation, offset=label_mean, name="prediction")(scores)
+        mean, deviation = label
+        return keras.layers.Rescaling(deviation, offset=mean, name=names("prediction"))(scores)
     activation = "softmax" if len(features.classes) > 2 else "sigmoid"
-    return keras.layers.Activation(activation, name="probabilities")(scores)
+    return keras.layers.Activation(activation, name=names("probabilities"))(scores)
 
 
 def embedding_width(categories: int) -> int:

@@ -101,7 +101,7 @@ def test_the_model_is_small(humidity_run: Run) -> None:
     assert size < 4 * humidity_run.report["parameters"] + 200_000
 
 
-TYPES = {"city": "BYTES", "x": "FLOAT", "unused": "FLOAT", "answer": "BYTES", "grade": "INT"}
+TYPES = {"home town": "BYTES", "x": "FLOAT", "unused": "FLOAT", "answer": "BYTES", "grade": "INT"}
 CITIES = {"bern": 0, "oslo": 1, "rome": 2, "": 0}
 
 
@@ -110,7 +110,7 @@ def _classified(rows: int, seed: int) -> dict[str, Any]:
     city = random.choice(["bern", "oslo", "rome"], rows)
     x = random.normal(size=rows).astype(np.float32)
     return {
-        "city": [None if name == "bern" and x[n] > 2 else name for n, name in enumerate(city)],
+        "home town": [None if name == "bern" and x[n] > 2 else name for n, name in enumerate(city)],
         "x": x,
         "unused": x,
         "answer": np.where(x > 0.5, "yes", "no"),
@@ -121,7 +121,7 @@ def _classified(rows: int, seed: int) -> dict[str, Any]:
 @pytest.mark.parametrize(("label", "task"), [("answer", "binary"), ("grade", "multiclass")])
 def test_classes_are_answered_as_the_data_name_them(tmp_path: Path, label: str, task: str) -> None:
     config = {
-        "features": {"city": {"kind": "vocabulary"}, "x": {"kind": "numeric"}},
+        "features": {"home town": {"kind": "vocabulary"}, "x": {"kind": "numeric"}},
         "label": {"column": label, "task": task},
     }
     splits = {"train": _classified(4000, 1), "eval": _classified(500, 2)}
@@ -131,7 +131,7 @@ def test_classes_are_answered_as_the_data_name_them(tmp_path: Path, label: str, 
     shutil.rmtree(transformed.graph)
     served = tf.saved_model.load(str(tmp_path / "moved"))
     test = _classified(1000, 3)
-    raw = {"city": tf.constant([city or "" for city in test["city"]]), "x": tf.constant(test["x"])}
+    raw = {"home_town": tf.constant([city or "" for city in test["home town"]]), "x": tf.constant(test["x"])}
     answer = {name: values.numpy() for name, values in served.signatures["raw"](**raw).items()}
     expected = np.array([str(value).encode() for value in test[label]]) if label == "answer" else test[label]
     assert (answer["prediction"] == expected).mean() > 0.95
@@ -141,6 +141,6 @@ def test_classes_are_answered_as_the_data_name_them(tmp_path: Path, label: str, 
     else:
         assert answer["probabilities"].shape == (1000, 3)
         np.testing.assert_array_equal(np.array([1, 3, 5])[answer["probabilities"].argmax(1)], answer["prediction"])
-    examples = tf.constant([_example({"city": "rome", "x": 2.0}), _example({})])
+    examples = tf.constant([_example({"home town": "rome", "x": 2.0}), _example({})])
     by_example = served.signatures["serving_default"](examples=examples)["prediction"].numpy()
     assert by_example[0] == (b"yes" if task == "binary" else 5)

@@ -80,3 +80,16 @@ def test_a_seed_repeats_the_initial_weights() -> None:
 
     np.testing.assert_array_equal(kernel(1), kernel(1))
     assert not np.array_equal(kernel(1), kernel(2))
+
+
+def test_columns_may_have_any_name(tmp_path: Any) -> None:
+    import keras
+
+    names = ("beta 1", "beta-1", "Größe", "deep", "wide", "inputs", "_x", "hidden_1")
+    features = features_lib.Features(numeric=names, categories={"a-b c": 3, "d e": 9, "prediction": 2}, label="y")
+    model = model_lib.build(settings.Model(one_hot_up_to=3), features)
+    batch = _batch(**{name: [1.0] for name in names}, **{"a-b c": [1], "d e": [1], "prediction": [1]})
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(batch), model(batch))
+    assert len({weight.path for weight in model.weights}) == len(model.weights)

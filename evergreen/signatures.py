@@ -1,0 +1,40 @@
+"""How raw columns are named as inputs of the SavedModel's `raw` signature: as they are, where TensorFlow lets them.
+
+TensorFlow takes letters, digits and underscores in the name of an input. Every other character of a column's name
+becomes an underscore; columns that would then have the same name are numbered. Who exports and who serves both ask
+here, so that rows keep the names of the table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+
+def input_names(columns: Iterable[str]) -> dict[str, str]:
+    """Names the input of each column.
+
+    Args:
+        columns: The raw columns that the model reads, all of them: the names depend on one another.
+
+    Returns:
+        The input's name by column; the column's own name unless TensorFlow would not take it.
+    """
+    ordered = sorted(columns)
+    names = {column: column for column in ordered if _legal(column) == column}
+    taken = set(names.values())
+    for column in ordered:
+        if column in names:
+            continue
+        base, number = _legal(column), 2
+        name = base
+        while name in taken:
+            name, number = f"{base}_{number}", number + 1
+        names[column] = name
+        taken.add(name)
+    return names
+
+
+def _legal(column: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9_]", "_", column)
+    return name if re.match("[A-Za-z]", name) else f"column_{name.lstrip('_')}"
