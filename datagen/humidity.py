@@ -262,7 +262,7 @@ def _binary(data: pa.Table) -> bytes:
 FAULTS: Mapping[str, Callable[[pa.Table], bytes]] = {
     "binary": _binary,
     "duplicate_column": _duplicate_column,
-    "empty": lambda data: b"",
+    "empty": lambda _: b"",
     "extra_column": _extra_column,
     "header_only": lambda data: _csv(data.slice(0, 0)),
     "invalid_utf8": _invalid_utf8,
@@ -278,6 +278,6 @@ FAULTS: Mapping[str, Callable[[pa.Table], bytes]] = {
     "utf16": lambda data: _csv(data).decode().encode("utf-16"),
     "wrong_delimiter": lambda data: _csv(data).replace(b",", b";"),
 }
-"""Name of each corruption and the bytes it makes of a span. The file keeps its name whatever it holds
-(`humidity.csv`, even when compressed), so that whatever pattern finds a good span finds the bad one. `malformed_line` and `invalid_utf8` spoil
+"""Name of each corruption and the bytes it makes of a span. The file keeps its name whatever it holds, compressed bytes
+included, so that whatever pattern finds a good span finds the bad one. `malformed_line` and `invalid_utf8` spoil
 physical line 3 only, which goes to quarantine; `out_of_range` is well-formed and breaks the schema's domain."""

@@ -82,7 +82,8 @@ def resolve(data: settings.Data, *, spans: str | None = None) -> Selection:
 
     Args:
         data: the section that says where the data lies and how many spans a run reads.
-        spans: `None` for the window of the latest `data.window` spans, or numbers and ranges: `"3"`, `"2-5"`, `"1,3-4"`.
+        spans: `None` for the window of the latest `data.window` spans, or numbers and ranges: `"3"`, `"2-5"`,
+            `"1,3-4"`.
 
     Returns:
         The chosen spans, each in its latest version, with the fingerprint of their files.
@@ -92,10 +93,7 @@ def resolve(data: settings.Data, *, spans: str | None = None) -> Selection:
     """
     wanted = None if spans is None else _parse_choice(spans)
     found = _latest_versions(data.path)
-    if wanted is None:
-        chosen = found[-data.window :]
-    else:
-        chosen = _choose(found, wanted, pattern=data.path)
+    chosen = found[-data.window :] if wanted is None else _choose(found, wanted, pattern=data.path)
     return Selection(spans=tuple(chosen), fingerprint=_fingerprint(chosen))
 
 

@@ -41,7 +41,7 @@ _LINES_SHOWN = 3
 class Executor(base_beam_executor.BaseBeamExecutor):
     """Reads the chosen spans and writes the splits."""
 
-    def Do(
+    def Do(  # noqa: N802 TFX's name
         self,
         input_dict: dict[str, list[Any]],
         output_dict: dict[str, list[Any]],

@@ -121,7 +121,7 @@ def _inspect_text(
     except UnicodeDecodeError as error:
         return Inspected(file=file, problems=[undecodable(file.path, "utf-8", error)])
     header = _fields(header_text, data.csv)
-    problems = list(_header_problems(file, header, header_text, sample, data, columns))
+    problems = list(_header_problems(file, header, columns, text=header_text, sample=sample, csv_format=data.csv))
     if not problems and not sample.strip() and complete:
         problems = [
             Problem(
@@ -248,10 +248,11 @@ def _read(stream: source.Stream, size: int) -> bytes:
 
 def _record_end(text: bytes, quote: bytes) -> int:
     """Finds the end of the first record: the first line end outside quotes."""
-    position = 0
+    position, quotes = 0, 0
     for line in text.splitlines(keepends=True):
         position += len(line)
-        if text.count(quote, 0, position) % 2 == 0:
+        quotes += line.count(quote)
+        if quotes % 2 == 0:
             return position
     # A quote that is never closed: take the first line, and let the check of the names complain.
     return len(text.splitlines(keepends=True)[0])
@@ -270,20 +271,21 @@ def _fields(text: str, csv_format: settings.CsvFormat, delimiter: str | None = N
 def _header_problems(
     file: spans.DataFile,
     header: Sequence[str],
+    columns: Mapping[str, Column] | None,
+    *,
     text: str,
     sample: bytes,
-    data: settings.Data,
-    columns: Mapping[str, Column] | None,
+    csv_format: settings.CsvFormat,
 ) -> Iterator[Problem]:
     """Yields what is wrong with the names; the first kind that fits hides the others, which follow from it."""
     known = set(columns or ())
-    delimiter = _better_delimiter(text, header, sample, data.csv, known)
+    delimiter = _better_delimiter(text, header, sample, csv_format, known)
     if delimiter:
         yield Problem(
             where=f"{file.path}, line 1",
             found=f"columns separated by {_name(delimiter)}",
-            expected=f"columns separated by {_name(data.csv.delimiter)}",
-            action=f"Set data.csv.delimiter to {delimiter!r}, or write the file with {_name(data.csv.delimiter)}.",
+            expected=f"columns separated by {_name(csv_format.delimiter)}",
+            action=f"Set data.csv.delimiter to {delimiter!r}, or write the file with {_name(csv_format.delimiter)}.",
         )
         return
     if not known & set(header) and any(_is_number(name) for name in header):

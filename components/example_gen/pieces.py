@@ -299,7 +299,8 @@ class _Shards:
         shards = self._files[split]
         for (writer, _, _), part in zip(shards, np.array_split(examples, len(shards)), strict=True):
             # C code calls C code a row at a time: `TFRecordWriter.write` is only Python around its base class's.
-            deque(map(super(tf.io.TFRecordWriter, writer).write, part.tolist()), maxlen=0)
+            base: Any = super(tf.io.TFRecordWriter, writer)
+            deque(map(base.write, part.tolist()), maxlen=0)
 
     def close(self, error: type[BaseException] | None, *_: object) -> None:
         """Names the files, or removes them after an error."""

@@ -1,4 +1,4 @@
-"""Lines of CSV to typed columns, and the lines that cannot be: every line becomes a row or is accounted for.
+r"""Lines of CSV to typed columns, and the lines that cannot be: every line becomes a row or is accounted for.
 
 The fast path is Arrow's reader with fixed column types over a whole block. Only when a block fails is it taken apart:
 its records are found, the bad ones picked out by vectorised checks, and the rest read again; what those checks miss is
@@ -162,9 +162,7 @@ class BlockReader:
         rows, missed = self._halve(records, good)
         bad.update(missed)
         lines = [
-            BadLine(
-                line=records.line(index), reason=reason, text=_shown(records.bytes(index), TEXT_SHOWN), columns=names
-            )
+            BadLine(line=records.line(index), reason=reason, text=_shown(records.raw(index), TEXT_SHOWN), columns=names)
             for index, (reason, names) in sorted(bad.items())
         ]
         return rows, lines
@@ -265,27 +263,27 @@ class _Records:
         """Returns the record's first physical line, from 0."""
         return int(self._lines[index])
 
-    def bytes(self, index: int) -> bytes:
+    def raw(self, index: int) -> bytes:
         """Returns the record's bytes with its line end."""
         return self._block[int(self._starts[index]) : int(self._ends[index])]
 
     def join(self, indices: Sequence[int]) -> bytes:
         """Puts records together to a block."""
         if len(indices) == len(self):
-            return b"".join(map(self.bytes, indices))
-        return b"".join(data if data.endswith(b"\n") else data + b"\n" for data in map(self.bytes, indices))
+            return b"".join(map(self.raw, indices))
+        return b"".join(data if data.endswith(b"\n") else data + b"\n" for data in map(self.raw, indices))
 
     def malformed(self) -> Iterable[tuple[int, _Fault]]:
         """Finds the records with the wrong number of fields or with bytes that are not UTF-8."""
         for index in np.flatnonzero(self._any(self._buffer >= 0x80)).tolist():
             try:
-                self.bytes(index).decode("utf-8")
+                self.raw(index).decode("utf-8")
             except UnicodeDecodeError as error:
                 yield index, (f"byte 0x{error.object[error.start]:02x} is not UTF-8", ())
         counts = self._count(self._buffer == ord(self._delimiter)) + 1
         for index in np.flatnonzero(self._any(self._buffer == ord(self._quote))).tolist():
             # What Python's parser, which is stricter, cannot tell is left to Arrow's.
-            counts[index] = _field_count(self.bytes(index), self._delimiter, self._quote) or self._fields
+            counts[index] = _field_count(self.raw(index), self._delimiter, self._quote) or self._fields
         for index in np.flatnonzero(counts != self._fields).tolist():
             yield index, (_wrong_count(int(counts[index]), self._fields), ())
 
