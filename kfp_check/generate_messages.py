@@ -10,6 +10,7 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import descriptor_pb2
 from google.protobuf.compiler import plugin_pb2
@@ -30,7 +31,7 @@ def main(plugin: str) -> None:
     _generate(plugin, platform, HERE / "messages/kubernetes_platform/go/kubernetesplatform", imports)
 
 
-def _generate(plugin: str, descriptor, folder: Path, imports: dict[str, str]) -> None:
+def _generate(plugin: str, descriptor: Any, folder: Path, imports: dict[str, str]) -> None:
     files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
     _closure(descriptor, files)
     options = ["paths=source_relative", *(f"M{name}={package}" for name, package in imports.items())]
@@ -46,7 +47,7 @@ def _generate(plugin: str, descriptor, folder: Path, imports: dict[str, str]) ->
         (folder / Path(file.name).name).write_text(file.content, encoding="utf-8")
 
 
-def _closure(descriptor, files: dict[str, descriptor_pb2.FileDescriptorProto]) -> None:
+def _closure(descriptor: Any, files: dict[str, descriptor_pb2.FileDescriptorProto]) -> None:
     for dependency in descriptor.dependencies:
         _closure(dependency, files)
     if descriptor.name not in files:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -22,6 +21,7 @@ import yaml
 
 from evergreen import settings, spans
 from evergreen.errors import BadInput, Problem
+from pipeline.kubeflow_environment import Kubeflow
 
 Path_ = tuple[str | int, ...]
 """The way from the root of a YAML document to a value."""
@@ -82,6 +82,9 @@ class Environment(settings.Section):
     registry: str = "runs/registry"
     """The model registry, a folder on any filesystem that TensorFlow opens."""
     beam: Beam = Beam()
+    """Which Beam runner does the data work, and how."""
+    kubeflow: Kubeflow | None = None
+    """The cluster, where the pipeline runs on one."""
 
     def root(self, name: str) -> Path:
         """Returns the folder of the pipeline `name` in the workspace."""
@@ -318,7 +321,6 @@ def _check(config: Config, *, path: Path, lines: Mapping[Path_, int]) -> Iterato
     if "data" in sound:
         yield from _check_generator(config, where)
         yield from _check_data(config, where)
-    yield from _check_names(config, where)
     yield from _check_schema(config, where)
 
 
@@ -331,24 +333,19 @@ def _check_features(config: Config, where: Any) -> Iterator[Problem]:
                 expected="features that are known when the model is asked",
                 action="Remove the feature: the model would learn to copy its answer.",
             )
+        if "/" in name:
+            yield Problem(
+                where=where("features", name),
+                found=f"the name {name!r}",
+                expected="a name without '/', which Keras refuses",
+                action="Rename the feature; its raw column may keep the name and stand in `column`.",
+            )
         if name == config.label.column:
             yield Problem(
                 where=where("features", name),
                 found="a feature with the name of the label",
                 expected="another name",
                 action="Rename the feature and give its raw column as `column`.",
-            )
-
-
-def _check_names(config: Config, where: Any) -> Iterator[Problem]:
-    """Checks that every raw column can name an input of a SavedModel's signature."""
-    for location, column, _ in _uses(config):
-        if location[0] == "features" and not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*", column):
-            yield Problem(
-                where=where(*location),
-                found=f"column {column!r}",
-                expected="letters, digits and _ . / - in the name: the model's signature has an input of that name",
-                action="Rename the column where the data are written.",
             )
 
 

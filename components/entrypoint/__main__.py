@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--outputs", default="", help="the outputs that the component declares, with commas between")
     parser.add_argument("--bind", action="append", default=[], help="property[.key]=parameter of the run")
     parser.add_argument("--notes", default="", help="folder for what attempts leave for those after them")
+    parser.add_argument("--root", default="/", help="under which the launcher keeps its files")
     return parser
 
 
@@ -89,15 +90,15 @@ def _execute(options: argparse.Namespace, given: translate.Json, *, run: str, be
     outputs = [key for key in options.outputs.split(",") if key]
     inputs_spec = json.loads(options.json_serialized_inputs_spec_args)
     bound = translate.bind(given, options.bind, known={"run_id": run})
-    translated = translate.to_tfx(bound, inputs_spec, declared_outputs=outputs)
+    translated = translate.to_tfx(bound, inputs_spec, declared_outputs=outputs, root=options.root)
     options.json_serialized_invocation_args = json.dumps(translated)
     _run_executor(options, list(beam_arguments))
-    missing = translate.missing_outputs(given, declared_outputs=outputs)
+    missing = translate.missing_outputs(given, declared_outputs=outputs, root=options.root)
     if missing:
         raise OutputsMissingError(f"no files in {', '.join(missing)}")
     path = Path(given["outputs"]["outputFile"])
     written = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(translate.to_launcher(written, given)), encoding="utf-8")
+    path.write_text(json.dumps(translate.to_launcher(written, given, root=options.root)), encoding="utf-8")
 
 
 def _run_executor(options: argparse.Namespace, beam_arguments: list[str]) -> None:

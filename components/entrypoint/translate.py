@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,29 +18,30 @@ from typing import Any
 
 Json = dict[str, Any]
 
-LOCAL_ROOTS = {"minio://": "/minio/", "s3://": "/s3/", "gs://": "/gcs/"}
-"""Where the launcher keeps what lies under each scheme."""
+LOCAL_ROOTS = {"minio://": "minio/", "s3://": "s3/", "gs://": "gcs/"}
+"""Where the launcher keeps what lies under each scheme, below the container's root."""
 
 _OF_THE_BACKEND = ("display_name", "store_session_info")
 """Metadata that Kubeflow Pipelines adds to an artifact, and that no component wrote."""
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def local_path(uri: str) -> str:
+def local_path(uri: str, *, root: str = "/") -> str:
     """Returns the local path at which the launcher keeps `uri`; a URI of another scheme comes back as it is."""
-    for scheme, root in LOCAL_ROOTS.items():
+    for scheme, folder in LOCAL_ROOTS.items():
         if uri.startswith(scheme):
-            return root + uri.removeprefix(scheme)
+            return posixpath.join(root, folder) + uri.removeprefix(scheme)
     return uri
 
 
-def to_tfx(executor_input: Json, inputs_spec: Json, *, declared_outputs: Sequence[str]) -> Json:
+def to_tfx(executor_input: Json, inputs_spec: Json, *, declared_outputs: Sequence[str], root: str = "/") -> Json:
     """Returns the executor input as TFX reads it.
 
     Args:
         executor_input: what the launcher put in the place of `{{$}}`.
         inputs_spec: the component's `inputDefinitions`, which knows the types of the inputs.
         declared_outputs: the outputs that the component declares; others are the launcher's own.
+        root: the container's root, under which the launcher keeps its files.
     """
     result = copy.deepcopy(executor_input)
     types = inputs_spec.get("artifacts", {})
@@ -47,24 +49,25 @@ def to_tfx(executor_input: Json, inputs_spec: Json, *, declared_outputs: Sequenc
     for key, artifact in _artifacts(inputs):
         if not any((artifact.get("type") or {}).values()) and key in types:
             artifact["type"] = types[key]["artifactType"]
-        artifact["uri"] = local_path(artifact.get("uri", ""))
+        artifact["uri"] = local_path(artifact.get("uri", ""), root=root)
         artifact["metadata"] = _plain_metadata(artifact.get("metadata") or {})
     outputs = result.get("outputs", {}).get("artifacts", {})
     for key in [key for key in outputs if key not in declared_outputs]:
         del outputs[key]
     for _, artifact in _artifacts(outputs):
-        artifact["uri"] = local_path(artifact.get("uri", ""))
+        artifact["uri"] = local_path(artifact.get("uri", ""), root=root)
     return result
 
 
-def to_launcher(executor_output: Json, executor_input: Json) -> Json:
+def to_launcher(executor_output: Json, executor_input: Json, *, root: str = "/") -> Json:
     """Returns TFX's output metadata as the launcher reads it.
 
     Args:
         executor_output: what TFX wrote, with local paths.
         executor_input: what the launcher gave, with remote URIs.
+        root: the container's root.
     """
-    roots = _remote_roots(executor_input)
+    roots = _remote_roots(executor_input, root)
     given = executor_input.get("outputs", {}).get("artifacts", {})
     result = copy.deepcopy(executor_output)
     artifacts: Json = {}
@@ -81,14 +84,14 @@ def to_launcher(executor_output: Json, executor_input: Json) -> Json:
     return {"artifacts": artifacts, **({"parameterValues": values} if values else {})}
 
 
-def missing_outputs(executor_input: Json, *, declared_outputs: Iterable[str]) -> list[str]:
+def missing_outputs(executor_input: Json, *, declared_outputs: Iterable[str], root: str = "/") -> list[str]:
     """Returns `key: path` of each declared output with no file in it.
 
     The launcher only warns of such an output, uploads nothing and records it: a consumer would get an empty folder.
     """
     outputs = executor_input.get("outputs", {}).get("artifacts", {})
     declared = set(declared_outputs)
-    paths = [(key, Path(local_path(artifact.get("uri", "")))) for key, artifact in _artifacts(outputs)]
+    paths = [(key, Path(local_path(artifact.get("uri", ""), root=root))) for key, artifact in _artifacts(outputs)]
     return [f"{key}: {path}" for key, path in paths if key in declared and not _has_files(path)]
 
 
@@ -172,7 +175,7 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def _remote_roots(executor_input: Json) -> dict[str, str]:
+def _remote_roots(executor_input: Json, root: str) -> dict[str, str]:
     """Returns the remote root of each local one that the node's artifacts lie under, bucket by bucket."""
     roots: dict[str, str] = {}
     for side in ("inputs", "outputs"):
@@ -180,7 +183,8 @@ def _remote_roots(executor_input: Json) -> dict[str, str]:
             scheme, separator, rest = artifact.get("uri", "").partition("://")
             if separator and f"{scheme}://" in LOCAL_ROOTS:
                 bucket = rest.split("/", 1)[0]
-                roots[f"{LOCAL_ROOTS[f'{scheme}://']}{bucket}/"] = f"{scheme}://{bucket}/"
+                remote = f"{scheme}://{bucket}/"
+                roots[local_path(remote, root=root)] = remote
     return roots
 
 
