@@ -123,11 +123,10 @@ class Cron:
 
     def upcoming(self, moment: datetime.datetime, count: int) -> list[datetime.datetime]:
         """Returns the next `count` times after `moment`, in UTC."""
-        found: list[datetime.datetime] = []
-        last: datetime.datetime | None = moment
-        while len(found) < count and (last := self.next_after(last)) is not None:
-            found.append(last)
-        return found
+        found = [moment]
+        while len(found) <= count and (following := self.next_after(found[-1])) is not None:
+            found.append(following)
+        return found[1:]
 
     def describe(self) -> str:
         """Says in words when it runs."""
