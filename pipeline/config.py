@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -94,15 +94,19 @@ class Environment(settings.Section):
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, *, look_for_data: bool = True) -> Config:
     """Reads and checks a problem's configuration, with the schema that it names.
+
+    Args:
+        path: the file.
+        look_for_data: whether the data have to be there; those of a cluster are not on this machine.
 
     Raises:
         BadInput: with every problem found, each with file, line and key.
     """
     document, lines = _read_yaml(path)
     config, problems = _validate(Config, document, path=path, lines=lines)
-    problems.extend(_check(config or _sound_part(document), path=path, lines=lines))
+    problems.extend(_check(config or _sound_part(document), path=path, lines=lines, look_for_data=look_for_data))
     if config is None or problems:
         raise BadInput(problems)
     return config
@@ -121,17 +125,26 @@ def load_environment(path: Path) -> Environment:
     return environment
 
 
-def load(config: Path, environment: Path) -> tuple[Config, Environment]:
+def load(config: Path, environment: Path, *, look_for_data: bool = True) -> tuple[Config, Environment]:
     """Reads both files.
+
+    Args:
+        config: the problem's file.
+        environment: the environment's file.
+        look_for_data: whether the data have to be there.
 
     Raises:
         BadInput: with every problem of both.
     """
     problems: list[Problem] = []
     loaded: list[Any] = []
-    for reader, path in ((load_config, config), (load_environment, environment)):
+    readers: Sequence[Callable[[], Any]] = (
+        lambda: load_config(config, look_for_data=look_for_data),
+        lambda: load_environment(environment),
+    )
+    for reader in readers:
         try:
-            loaded.append(reader(path))
+            loaded.append(reader())
         except BadInput as error:
             problems.extend(error.problems)
     if problems:
@@ -309,7 +322,9 @@ _REGRESSION_METRICS = ("rmse", "mae")
 _CLASS_METRICS = ("accuracy", "auc", "log_loss")
 
 
-def _check(config: Config, *, path: Path, lines: Mapping[Path_, int]) -> Iterator[Problem]:
+def _check(
+    config: Config, *, path: Path, lines: Mapping[Path_, int], look_for_data: bool = True
+) -> Iterator[Problem]:
     def where(*location: str | int) -> str:
         return _where(path, location, lines)
 
@@ -320,7 +335,8 @@ def _check(config: Config, *, path: Path, lines: Mapping[Path_, int]) -> Iterato
         yield from _check_metrics(config, where)
     if "data" in sound:
         yield from _check_generator(config, where)
-        yield from _check_data(config, where)
+        if look_for_data:
+            yield from _check_data(config, where)
     yield from _check_schema(config, where)
 
 

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
+from evergreen import signatures
 from evergreen.errors import BadInput, ExitCode, Problem
 from evergreen.registry import Manifest, Registry
 from serving.columns import Column, Kind, column_of
@@ -81,14 +82,17 @@ class Predictor:
         signature = model.signatures[SIGNATURE]
         kinds = {tf.float32: Kind.NUMBER, tf.int64: Kind.INTEGER, tf.string: Kind.TEXT}
         features = {feature.name: feature for feature in schema.feature}
+        inputs = signature.structured_input_signature[1]
+        asked = signatures.read_inputs(os.fspath(model_dir)) or {name: name for name in inputs}
         columns = [
-            column_of(name, kinds[spec.dtype], features.get(name), schema.string_domain)
-            for name, spec in sorted(signature.structured_input_signature[1].items())
+            column_of(column, kinds[inputs[name].dtype], features.get(column), schema.string_domain)
+            for column, name in sorted(asked.items())
         ]
 
         def ask(arrays: Arrays) -> Mapping[str, npt.NDArray[Any]]:
+            named = {asked[column]: tf.constant(array) for column, array in arrays.items()}
             # Asked for by the model each time: a signature alone does not keep the model's variables alive.
-            outputs = model.signatures[SIGNATURE](**{name: tf.constant(array) for name, array in arrays.items()})
+            outputs = model.signatures[SIGNATURE](**named)
             return {name: tensor.numpy() for name, tensor in outputs.items()}
 
         return cls(ask, columns, features)

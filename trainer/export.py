@@ -83,6 +83,7 @@ def export(
         "transform_features": _traced(transform_features, examples),
     }
     tf.saved_model.save(module, folder, signatures=served)
+    signatures.write_inputs(folder, names)
 
 
 def raw_spec(

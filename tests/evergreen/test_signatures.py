@@ -16,3 +16,9 @@ def test_legal_names_stay_and_others_are_told_apart() -> None:
         "_x": "column_x",
         "Größe": "Gr__e",
     }
+
+
+def test_the_names_travel_with_the_model(tmp_path):
+    assert signatures.read_inputs(str(tmp_path)) is None
+    signatures.write_inputs(str(tmp_path), {"trip miles": "trip_miles"})
+    assert signatures.read_inputs(str(tmp_path)) == {"trip miles": "trip_miles"}
