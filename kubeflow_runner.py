@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The command line for Kubeflow Pipelines: compile the pipeline, check what was compiled."""
+"""The command line for Kubeflow Pipelines: compile the pipeline, check it, run it once or by schedule, watch it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from pipeline import kubeflow_cli
 
 ROOT = Path(__file__).resolve().parent
 
@@ -57,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     compiling.add_argument("--output", metavar="FILE", help="where it goes (default: <name>.yaml in this folder)")
     compiling.add_argument("--image", metavar="IMAGE", help="the image of every node, instead of the environment's")
     compiling.add_argument(
-        "--no-backend", action="store_true", help="do not ask Kubeflow's own code, even with Go here"
+        "--no-backend", action="store_true", help="do not ask Kubeflow's own code"
     )
     compiling.set_defaults(do=_compile)
 
@@ -67,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     checking.add_argument("--require-backend", action="store_true", help="fail where Kubeflow's code cannot be asked")
     checking.add_argument("--workflow", dest="output", metavar="FILE", help="write the Argo Workflow of a run")
     checking.set_defaults(do=_check)
+
+    common = argparse.ArgumentParser(add_help=False)
+    _add_files(common)
+    kubeflow_cli.add_verbs(verbs, common)
     return parser
 
 
@@ -99,7 +105,7 @@ def _compile(options: argparse.Namespace) -> int:
     from evergreen.files import write_whole
     from pipeline import config, kubeflow, kubeflow_backend, kubeflow_rules
 
-    problem, environment = config.load(options.config, options.environment)
+    problem, environment = config.load(options.config, options.environment, look_for_data=False)
     # What TensorFlow's C++ says of graphics cards does not concern a compiler.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if options.image and environment.kubeflow:

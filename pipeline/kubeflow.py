@@ -413,7 +413,7 @@ def _gigabytes(quantity: str) -> float:
 class _Dumper(yaml.SafeDumper):
     """Writes texts of several lines as such; the same object twice is written twice."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the signature of the base
         return True
 
 
