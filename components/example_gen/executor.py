@@ -10,7 +10,7 @@ import concurrent.futures
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -130,10 +130,11 @@ class _ConvertPiece(beam.DoFn):
     def setup(self) -> None:
         self._converter = Converter(self._plan)
 
-    def process(self, element: Piece) -> None:
+    def process(self, element: Piece) -> Iterable[None]:
         results = self._converter.convert(element)
         self._rows += sum(result.rows for result in results)
         progress.report(f"{self._rows:,} rows")
+        return ()
 
 
 # --- before ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 Guarantee: the same files and settings give the same pieces, each piece the same shards under the same names with the
 same rows in the same order, however often and wherever it is done; a shard shows under its name only when it is whole.
+(The
+bytes of a row may differ: the encoder writes the features of a tf.Example in any order.)
 
     for piece in deal(files, data):
         result = Converter(plan).convert(piece)
@@ -24,7 +26,7 @@ import pyarrow as pa
 import tensorflow as tf
 from tfx_bsl.coders import example_coder
 
-from components.example_gen import inspection, source
+from components.example_gen import hashing, inspection, source
 from components.example_gen.inspection import Inspected
 from components.example_gen.table import BadLine, BlockReader, ColumnType, line_count
 from evergreen import settings
@@ -227,8 +229,7 @@ class Converter:
         if not rows.num_rows:
             return
         examples = np.array(self._encoder.encode(_as_lists(rows)), dtype=object)
-        # The same row has the same bytes, for the columns are sorted: copies of a row never end up in two splits.
-        buckets = tf.strings.to_hash_bucket_fast(examples, len(self._split_of_bucket)).numpy()
+        buckets = (hashing.row_hashes(rows) % len(self._split_of_bucket)).astype(np.int64)
         splits: npt.NDArray[np.int64] = self._split_of_bucket[buckets]
         for split in range(len(self._plan.data.splits)):
             shards.write(split, examples[splits == split])

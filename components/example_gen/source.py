@@ -158,9 +158,14 @@ class _Transcoded:
     def __init__(self, stream: Stream, encoding: str) -> None:
         self._stream = stream
         self._decoder: Any = codecs.getincrementaldecoder(encoding)("strict")
+        self._ready = b""
 
     def read(self, size: int, /) -> bytes:
-        while data := self._stream.read(size):
-            if text := self._decoder.decode(data):
-                return cast(bytes, text.encode())
-        return cast(bytes, self._decoder.decode(b"", True).encode())
+        # A character may take more bytes in UTF-8 than it did before: what does not fit waits for the next call.
+        ended = False
+        while not self._ready and not ended:
+            data = self._stream.read(size)
+            ended = not data
+            self._ready = self._decoder.decode(data, ended).encode()
+        taken, self._ready = self._ready[:size], self._ready[size:]
+        return taken

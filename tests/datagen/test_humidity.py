@@ -26,7 +26,7 @@ def test_the_module_is_a_generator():
 def test_noise_is_the_documented_floor():
     beta1, beta2, weekday, hour, measured = columns(humidity.table(span=1, rows=200_000))
     residuals = measured - humidity.expected_humidity(beta1, beta2, weekday, hour)
-    assert humidity.NOISE_FLOOR == pytest.approx(1.416, abs=5e-4)
+    assert pytest.approx(1.416, abs=5e-4) == humidity.NOISE_FLOOR
     assert np.sqrt(np.mean(residuals**2)) == pytest.approx(humidity.NOISE_FLOOR, rel=0.01)
 
 
@@ -37,7 +37,7 @@ def test_without_the_cells_the_residuals_show_exactly_them():
     means = np.bincount(cell, residuals) / np.bincount(cell)
     assert {divmod(index, 24) for index in np.flatnonzero(means > 4.0)} == humidity.BONUS_CELLS
     assert len(humidity.BONUS_CELLS) == 18
-    assert humidity.RMSE_WITHOUT_CROSS == pytest.approx(2.85, abs=0.005)
+    assert pytest.approx(2.85, abs=0.005) == humidity.RMSE_WITHOUT_CROSS
     assert np.std(residuals) == pytest.approx(humidity.RMSE_WITHOUT_CROSS, rel=0.01)
 
 

@@ -152,7 +152,7 @@ def test_no_folder_names_the_nearest_one(tree):
 
 def test_no_match_names_what_is_there(tree):
     root = tree("span-1/a.CSV", "span-2/a.CSV")
-    with pytest.raises(BadInput, match="holds span-1/a.CSV, span-2/a.CSV"):
+    with pytest.raises(BadInput, match=r"holds span-1/a\.CSV, span-2/a\.CSV"):
         resolve(root, "span-{SPAN}/*.csv")
 
 
