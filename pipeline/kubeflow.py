@@ -81,7 +81,7 @@ PARAMETERS = (
     ),
 )
 """The runtime parameters of the pipeline, for those of its nodes that there are."""
-_KNOWN = {"Pusher": ("context.run_id=@run_id",)}
+_KNOWN = {"Pusher": ("context.run_id=@run_id", "context.image=@image")}
 """What the entrypoint puts into a node's properties out of its own knowledge."""
 
 
@@ -217,6 +217,7 @@ def _complete_node(spec: Json, node_id: str, bound: Sequence[Parameter], setting
         *("--task", node_id),
         *("--outputs", ",".join(sorted(component.get("outputDefinitions", {}).get("artifacts", {})))),
         *("--notes", notes),
+        *(("--image", container["image"]) if node_id in _KNOWN else ()),
         *(word for parameter in bound for word in ("--bind", f"{parameter.target}={parameter.name}")),
         *(word for binding in _KNOWN.get(node_id, ()) for word in ("--bind", binding)),
     ]

@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", required=True, help="the node's id")
     parser.add_argument("--outputs", default="", help="the outputs that the component declares, with commas between")
     parser.add_argument("--bind", action="append", default=[], help="property[.key]=parameter of the run")
+    parser.add_argument("--image", default="", help="the image that this is, for the records")
     parser.add_argument("--notes", default="", help="folder for what attempts leave for those after them")
     parser.add_argument("--root", default="/", help="under which the launcher keeps its files")
     return parser
@@ -89,7 +90,7 @@ def _attempt(
 def _execute(options: argparse.Namespace, given: translate.Json, *, run: str, beam_arguments: Sequence[str]) -> None:
     outputs = [key for key in options.outputs.split(",") if key]
     inputs_spec = json.loads(options.json_serialized_inputs_spec_args)
-    bound = translate.bind(given, options.bind, known={"run_id": run})
+    bound = translate.bind(given, options.bind, known={"run_id": run, "image": options.image})
     translated = translate.to_tfx(bound, inputs_spec, declared_outputs=outputs, root=options.root)
     options.json_serialized_invocation_args = json.dumps(translated)
     _run_executor(options, list(beam_arguments))

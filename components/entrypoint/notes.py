@@ -10,6 +10,7 @@ noted itself before (the names go by the number of the attempt), and the old not
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -69,6 +70,7 @@ class Notes:
         """Notes how the attempt ended; a node that is done needs no note."""
         if exit_code is ExitCode.OK:
             self._remove(task)
+            self._remove_folder()
             return
         before = self.read(task) or Note(task=task)
         self._write(dataclasses.replace(before, exit_code=int(exit_code), problems=problems, fault=fault))
@@ -86,8 +88,7 @@ class Notes:
         """Removes the run's notes."""
         for name in self._names():
             self._remove(name.removesuffix(".json"))
-        if not self._is_remote():
-            Path(self._folder).rmdir()
+        self._remove_folder()
 
     # The places of a cluster are volumes and `gs://`; TensorFlow opens the latter, and is loaded for it only.
 
@@ -129,6 +130,13 @@ class Notes:
             Path(path).unlink(missing_ok=True)
         elif _gfile().exists(path):
             _gfile().remove(path)
+
+
+    def _remove_folder(self) -> None:
+        """Removes the run's folder; where other nodes have notes in it, it stays."""
+        if not self._is_remote():
+            with contextlib.suppress(OSError):
+                os.rmdir(self._folder)
 
 
 def _gfile() -> Any:

@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mail_to", default="", help="the receivers, with commas between")
     parser.add_argument("--smtp_user_env", default="", help="the variable that holds the user")
     parser.add_argument("--smtp_password_env", default="", help="the variable that holds the password")
+    parser.add_argument("--pause", type=float, default=2.0, help="seconds before the second attempt to tell somebody")
     parser.add_argument("--patience", type=float, default=20.0, help="seconds to wait for the API to know of a failure")
     return parser
 
@@ -203,11 +204,11 @@ def _tell(outcome: Outcome, options: argparse.Namespace) -> bool:
         ways.append(("webhook", lambda: post(os.environ[options.webhook_env], outcome)))
     if options.smtp:
         ways.append(("mail", lambda: _mail(outcome, options)))
-    told = [_tried(name, way) for name, way in ways]
+    told = [_tried(name, way, pause=options.pause) for name, way in ways]
     return all(told)
 
 
-def _tried(name: str, way: Callable[[], None], *, attempts: int = 3) -> bool:
+def _tried(name: str, way: Callable[[], None], *, pause: float, attempts: int = 3) -> bool:
     for attempt in range(attempts):
         try:
             way()
@@ -216,7 +217,7 @@ def _tried(name: str, way: Callable[[], None], *, attempts: int = 3) -> bool:
             told = f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else type(error).__name__
             _log.warning("%s: %s", name, told)
             if attempt + 1 < attempts:
-                time.sleep(2.0**attempt)
+                time.sleep(pause * 2.0**attempt)
         else:
             _log.info("told by %s", name)
             return True

@@ -21,6 +21,8 @@ Json = dict[str, Any]
 LOCAL_ROOTS = {"minio://": "minio/", "s3://": "s3/", "gs://": "gcs/"}
 """Where the launcher keeps what lies under each scheme, below the container's root."""
 
+REMOTE_URI = "remote_uri"
+"""The property of an input that says where it lies for others than this pod."""
 _OF_THE_BACKEND = ("display_name", "store_session_info")
 """Metadata that Kubeflow Pipelines adds to an artifact, and that no component wrote."""
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -49,8 +51,9 @@ def to_tfx(executor_input: Json, inputs_spec: Json, *, declared_outputs: Sequenc
     for key, artifact in _artifacts(inputs):
         if not any((artifact.get("type") or {}).values()) and key in types:
             artifact["type"] = types[key]["artifactType"]
-        artifact["uri"] = local_path(artifact.get("uri", ""), root=root)
-        artifact["metadata"] = _plain_metadata(artifact.get("metadata") or {})
+        remote = artifact.get("uri", "")
+        artifact["uri"] = local_path(remote, root=root)
+        artifact["metadata"] = {**_plain_metadata(artifact.get("metadata") or {}), REMOTE_URI: remote}
     outputs = result.get("outputs", {}).get("artifacts", {})
     for key in [key for key in outputs if key not in declared_outputs]:
         del outputs[key]

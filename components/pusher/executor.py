@@ -124,7 +124,9 @@ def _blessings(input_dict: Inputs) -> Iterator[Blessing]:
     ):
         for artifact in input_dict.get(key) or []:
             message = artifact.get_string_custom_property("blessing_message")
-            yield Blessing(gate=gate, evidence=artifact.uri, message=message)
+            # On a cluster the URI is a path in this pod; where the artifact stays, the entrypoint says.
+            evidence = artifact.get_string_custom_property("remote_uri") or artifact.uri
+            yield Blessing(gate=gate, evidence=evidence, message=message)
 
 
 def _schema_path(input_dict: Inputs) -> str:

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from components.entrypoint import translate
+from tests.components.entrypoint import recorded
+
+DECLARED = ("blessing", "evaluation")
+
+
+def to_tfx(given: dict | None = None) -> dict:
+    return translate.to_tfx(given or recorded.evaluator(), recorded.INPUTS_SPEC, declared_outputs=DECLARED)
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("minio://bucket/a/b", "/minio/bucket/a/b"),
+        ("s3://bucket/a", "/s3/bucket/a"),
+        ("gs://bucket/a", "/gcs/bucket/a"),
+        ("/mnt/registry", "/mnt/registry"),
+    ],
+)
+def test_local_path_is_the_launchers(uri, path):
+    assert translate.local_path(uri) == path
+
+
+def test_inputs_get_the_types_that_the_launcher_leaves_empty():
+    inputs = to_tfx()["inputs"]["artifacts"]
+    assert inputs["examples"]["artifacts"][0]["type"] == {"instanceSchema": recorded.EXAMPLES_TYPE}
+    assert inputs["model"]["artifacts"][0]["type"] == {"instanceSchema": recorded.MODEL_TYPE}
+
+
+def test_a_type_that_is_there_stays():
+    given = recorded.evaluator()
+    given["inputs"]["artifacts"]["model"]["artifacts"][0]["type"] = {"schemaTitle": "tfx.Model"}
+    assert to_tfx(given)["inputs"]["artifacts"]["model"]["artifacts"][0]["type"] == {"schemaTitle": "tfx.Model"}
+
+
+def test_remote_uris_become_the_launchers_paths_on_both_sides():
+    translated = to_tfx()
+    for side in ("inputs", "outputs"):
+        for listed in translated[side]["artifacts"].values():
+            assert listed["artifacts"][0]["uri"].startswith(recorded.LOCAL)
+
+
+def test_an_input_remembers_where_it_lies_for_others():
+    artifact = to_tfx()["inputs"]["artifacts"]["model"]["artifacts"][0]
+    assert artifact["metadata"]["remote_uri"].startswith("minio://mlpipeline/")
+
+
+def test_metadata_of_inputs_is_unwrapped_and_the_backends_own_left_out():
+    metadata = to_tfx()["inputs"]["artifacts"]["examples"]["artifacts"][0]["metadata"]
+    del metadata["remote_uri"]
+    assert metadata == {
+        "span": 2.0,
+        "split_names": '["train", "eval"]',
+        "complete": 1.0,
+        "counts": {"train": 80.0, "eval": 10.0},
+        "files": ["a.csv", "b.csv"],
+    }
+
+
+def test_an_output_that_nobody_declared_is_dropped():
+    assert set(to_tfx()["outputs"]["artifacts"]) == set(DECLARED)
+
+
+def test_what_the_launcher_gave_is_not_touched():
+    given = recorded.evaluator()
+    to_tfx(given)
+    assert given == recorded.evaluator()
+
+
+def written() -> dict:
+    """Returns what TFX writes for the recorded Evaluator."""
+    local = to_tfx()["outputs"]["artifacts"]
+    model = f"{recorded.LOCAL}/Trainer/7b1e0f0a-1111-4222-8333-444455556666/model"
+    return {
+        "artifacts": {
+            "blessing": {
+                "artifacts": [
+                    {
+                        "name": "projects/1",
+                        "uri": local["blessing"]["artifacts"][0]["uri"],
+                        "metadata": {
+                            "blessed": 1.0,
+                            "baseline_model": None,
+                            "current_model": model,
+                            "nested": {"a": None, "uri": f"at {model}", "list": [None, model]},
+                        },
+                    }
+                ]
+            },
+            "evaluation": {"artifacts": [{"uri": local["evaluation"]["artifacts"][0]["uri"], "metadata": {}}]},
+        }
+    }
+
+
+def test_output_metadata_comes_back_with_remote_uris_everywhere():
+    told = translate.to_launcher(written(), recorded.evaluator())
+    assert "/minio/" not in json.dumps(told)
+    given = recorded.evaluator()["outputs"]["artifacts"]
+    assert told["artifacts"]["blessing"]["artifacts"][0]["uri"] == given["blessing"]["artifacts"][0]["uri"]
+    metadata = told["artifacts"]["blessing"]["artifacts"][0]["metadata"]
+    model = recorded.evaluator()["inputs"]["artifacts"]["model"]["artifacts"][0]["uri"]
+    assert metadata["current_model"] == model
+    assert metadata["nested"] == {"uri": f"at {model}", "list": [model]}
+
+
+def test_output_metadata_has_no_nulls():
+    assert "null" not in json.dumps(translate.to_launcher(written(), recorded.evaluator()))
+
+
+def test_output_metadata_has_only_what_the_launcher_merges():
+    told = translate.to_launcher(written(), recorded.evaluator())
+    assert all(set(listed["artifacts"][0]) == {"uri", "metadata"} for listed in told["artifacts"].values())
+
+
+def test_output_metadata_of_an_output_that_nobody_gave_is_left_out():
+    more = written()
+    more["artifacts"]["extra"] = {"artifacts": [{"uri": "/tmp/extra"}]}
+    assert "extra" not in translate.to_launcher(more, recorded.evaluator())["artifacts"]
+
+
+def test_an_output_is_missing_without_a_file_in_it(tmp_path):
+    given = recorded.evaluator()
+    blessing = translate.local_path(
+        given["outputs"]["artifacts"]["blessing"]["artifacts"][0]["uri"], root=str(tmp_path)
+    )
+    evaluation = blessing.replace("blessing", "evaluation")
+    (tmp_path / blessing / "empty" / "folders").mkdir(parents=True)
+    (tmp_path / evaluation).mkdir(parents=True)
+    (tmp_path / evaluation / "metrics").write_text("1")
+    missing = translate.missing_outputs(given, declared_outputs=DECLARED, root=str(tmp_path))
+    assert missing == [f"blessing: {blessing}"]
+
+
+def test_an_output_that_is_a_file_is_there(tmp_path):
+    given = recorded.evaluator()
+    del given["outputs"]["artifacts"]["evaluation"]
+    path = tmp_path / translate.local_path(
+        given["outputs"]["artifacts"]["blessing"]["artifacts"][0]["uri"], root=str(tmp_path)
+    )
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    assert translate.missing_outputs(given, declared_outputs=DECLARED, root=str(tmp_path)) == []
+
+
+def test_run_id_is_what_stands_before_the_task():
+    assert translate.run_id(recorded.evaluator(), task="Evaluator") == recorded.RUN
+
+
+def test_run_id_is_empty_where_the_uris_do_not_tell():
+    assert translate.run_id(recorded.evaluator(), task="Trainer") == ""
+
+
+def bound(values: dict, *bindings: str, **known) -> dict:
+    given = {"inputs": {"parameterValues": values}}
+    return translate.bind(given, bindings, known=known)["inputs"]["parameterValues"]
+
+
+def test_a_parameter_goes_into_a_json_property():
+    values = bound({"train_args": '{"splits": ["train"]}', "train_steps": 50.0}, "train_args.numSteps=train_steps")
+    assert json.loads(values.pop("train_args")) == {"splits": ["train"], "numSteps": 50}
+    assert values == {}
+
+
+def test_a_parameter_becomes_a_property():
+    assert bound({"spans": "2-5"}, "spans=spans") == {"spans": "2-5"}
+
+
+@pytest.mark.parametrize("neutral", ["", 0.0])
+def test_a_neutral_parameter_changes_nothing_and_does_not_reach_the_executor(neutral):
+    assert bound({"data": '{"window": 7}', "window": neutral}, "data.window=window") == {"data": '{"window": 7}'}
+    assert bound({"spans": neutral}, "spans=spans") == {}
+
+
+@pytest.mark.parametrize(("given", "expected"), [(True, 1), (False, 0)])
+def test_a_boolean_becomes_a_number_and_false_is_not_neutral(given, expected):
+    values = bound({"push": given}, "push=push")
+    assert values == {"push": expected}
+    assert type(values["push"]) is int
+
+
+def test_what_the_process_knows_goes_into_a_property():
+    values = bound({"context": '{"config": {}}'}, "context.run_id=@run_id", run_id="r")
+    assert json.loads(values["context"]) == {"config": {}, "run_id": "r"}
