@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 import yaml
 
-from evergreen import settings, spans
+from evergreen import expressions, settings, spans
 from evergreen.errors import BadInput, Problem
 from pipeline.kubeflow_environment import Kubeflow
 
@@ -322,9 +322,7 @@ _REGRESSION_METRICS = ("rmse", "mae")
 _CLASS_METRICS = ("accuracy", "auc", "log_loss")
 
 
-def _check(
-    config: Config, *, path: Path, lines: Mapping[Path_, int], look_for_data: bool = True
-) -> Iterator[Problem]:
+def _check(config: Config, *, path: Path, lines: Mapping[Path_, int], look_for_data: bool = True) -> Iterator[Problem]:
     def where(*location: str | int) -> str:
         return _where(path, location, lines)
 
@@ -337,6 +335,7 @@ def _check(
         yield from _check_generator(config, where)
         if look_for_data:
             yield from _check_data(config, where)
+    yield from _check_custom(config, where)
     yield from _check_schema(config, where)
 
 
@@ -419,6 +418,29 @@ def _check_data(config: Config, where: Any) -> Iterator[Problem]:
     except BadInput as error:
         at = where("data", "path")
         yield from (dataclasses.replace(problem, where=f"{at}: {problem.where}") for problem in error.problems)
+
+
+def _check_custom(config: Config, where: Any) -> Iterator[Problem]:
+    """Reads the expressions of the data gate's own checks; with a schema, the columns' names and types too."""
+    if "validation" not in config.model_fields_set:
+        return
+    types = None
+    if config.schema_path is not None:
+        try:
+            types = _schema_types(Path(config.schema_path))
+        except (OSError, ValueError):
+            types = None  # `_check_schema` tells it
+    for position, check in enumerate(config.validation.checks):
+        for key, kind, text in check.expressions():
+            try:
+                expressions.parse(text, kind, types=types)
+            except expressions.ExpressionError as error:
+                yield Problem(
+                    where=f"{where('validation', 'checks', position, key)}, position {error.position}",
+                    found=error.found,
+                    expected=error.expected,
+                    action=error.action,
+                )
 
 
 def _check_schema(config: Config, where: Any) -> Iterator[Problem]:

@@ -152,3 +152,23 @@ def test_a_mistake_is_told_without_loading_tensorflow(write):
     )
     done = subprocess.run([sys.executable, "-c", program, str(path)], cwd=ROOT, check=False)
     assert done.returncode == 10
+
+
+def test_a_mistake_in_a_check_of_the_data_is_told_with_key_and_position(write):
+    checks = """\
+validation:
+  checks:
+    - row: miles <= mils
+    - column: share(company == 3) < 0.1
+      where: area >
+"""
+    path = write(GOOD + checks)
+    with pytest.raises(BadInput) as caught:
+        config_module.load_config(path)
+    first, second, third = caught.value.problems
+    line = (GOOD + checks).splitlines().index("    - row: miles <= mils") + 1
+    assert first.where == f"{path}, line {line}, validation.checks.0.row, position 10"
+    assert "column 'mils'" in first.found
+    assert first.action == "Did you mean 'miles'?"
+    assert f"line {line + 1}, validation.checks.1.column, position 18" in second.where
+    assert f"line {line + 2}, validation.checks.1.where" in third.where
