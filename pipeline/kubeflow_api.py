@@ -31,6 +31,7 @@ from typing import Any, Protocol, TypeVar
 from evergreen.errors import BadInput, EvergreenError, Problem
 
 _ATTEMPTS = 5
+_FIRST_ATTEMPTS = 3
 _TIMEOUT = (10, 60)
 """Seconds to connect, and to wait for an answer."""
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
@@ -266,13 +267,16 @@ class Api:
         """The user's namespace, where Kubeflow has several users."""
         return self.endpoint.namespace
 
-    def ask(self, what: str, request: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    def ask(
+        self, what: str, request: Callable[..., T], *arguments: Any, attempts: int = _ATTEMPTS, **options: Any
+    ) -> T:
         """Makes a request that may be made twice: to read, to switch on or off.
 
         Args:
             what: what it is for, in the words of an error: "list the runs".
             request: a function of the SDK's API layer.
             *arguments: its arguments.
+            attempts: after how many the fault is told.
             **options: its options.
 
         Raises:
@@ -280,7 +284,9 @@ class Api:
             ServerFault: when Kubeflow cannot answer, after several attempts.
             Unreachable: when nobody answers, after several attempts.
         """
-        return self._attempts(what, lambda: request(*arguments, _request_timeout=_TIMEOUT, **options), lambda: None)
+        return self._attempts(
+            what, lambda: request(*arguments, _request_timeout=_TIMEOUT, **options), lambda: None, attempts
+        )
 
     def create(
         self, what: str, request: Callable[..., T], *arguments: Any, existing: Callable[[], T | None], **options: Any
@@ -300,7 +306,9 @@ class Api:
             ServerFault: when Kubeflow cannot answer, after several attempts.
             Unreachable: when nobody answers, after several attempts.
         """
-        return self._attempts(what, lambda: request(*arguments, _request_timeout=_TIMEOUT, **options), existing)
+        return self._attempts(
+            what, lambda: request(*arguments, _request_timeout=_TIMEOUT, **options), existing, _ATTEMPTS
+        )
 
     def delete(self, what: str, request: Callable[..., Any], *arguments: Any) -> None:
         """Deletes; what is gone already (the answer to an earlier attempt was lost) counts as deleted.
@@ -313,8 +321,8 @@ class Api:
         with contextlib.suppress(NotFound):
             self.ask(what, request, *arguments)
 
-    def _attempts(self, what: str, request: Callable[[], T], existing: Callable[[], T | None]) -> T:
-        for attempt in range(1, _ATTEMPTS + 1):
+    def _attempts(self, what: str, request: Callable[[], T], existing: Callable[[], T | None], attempts: int) -> T:
+        for attempt in range(1, attempts + 1):
             try:
                 return request()
             except Exception as error:
@@ -324,7 +332,7 @@ class Api:
                 told = tell(fault, what=what, endpoint=self.endpoint)
                 if isinstance(told, BadInput):
                     raise told from None
-                if attempt == _ATTEMPTS:
+                if attempt == attempts:
                     raise told from None
             self.clock.sleep(2.0 ** (attempt - 1))
             found = existing()
@@ -453,6 +461,8 @@ def _get_json(api: Api, path: str) -> dict[str, Any]:
         path,
         "GET",
         auth_settings=["Bearer"],
+        # A person waits for this one: a wrong address should show soon.
+        attempts=_FIRST_ATTEMPTS,
         _preload_content=False,
         _return_http_data_only=True,
     )

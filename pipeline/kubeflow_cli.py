@@ -1,8 +1,8 @@
 """The verbs of `kubeflow_runner.py` that talk to Kubeflow: run, schedule, unschedule, status, runs.
 
-    kubeflow_cli.add_verbs(subparsers, common)          # options only; imports nothing
+    kubeflow_cli.add_verbs(subparsers, common)          # options only; imports nothing that takes time
     options = parser.parse_args(arguments)
-    return options.handler(options, compiled)           # `compiled` makes the package where --package is not given
+    return options.do(options)
 
 Every verb says what it did and where to look at it; `--json` says it for programs, one document on standard output.
 """
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 VERBS = ("run", "schedule", "unschedule", "status", "runs")
 
-Compiled = Callable[[argparse.Namespace], Path]
-"""Compiles the pipeline that the options name and returns the file."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -39,17 +37,16 @@ def add_verbs(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """Adds the verbs to a command line.
 
     Args:
-        subparsers: what `ArgumentParser.add_subparsers` returned. Each verb sets `options.handler`, to be called with
-            the options and a function that compiles the pipeline.
-        common: the options of the pipeline to compile (configuration and environment); verbs that need none of them
-            leave them out.
+        subparsers: what `ArgumentParser.add_subparsers` returned. Each verb sets `options.do`, to be called with the
+            options; it returns the exit code.
+        common: the options `--config` and `--environment` of the pipeline to compile.
     """
     access, package = _access_options(), _package_options()
     run = subparsers.add_parser("run", parents=[common, access, package], help="upload the pipeline and run it once")
     run.add_argument("--name", help="the beginning of the run's name (default: the pipeline's name)")
     run.add_argument("--no-wait", action="store_true", help="start it and return, rather than show it to its end")
     run.add_argument("--timeout", type=_duration, metavar="TIME", help="stop waiting after this time; the run goes on")
-    run.set_defaults(handler=_run)
+    run.set_defaults(do=_run)
 
     plan = subparsers.add_parser(
         "schedule", parents=[common, access, package], help="run the pipeline again and again; replaces by name"
@@ -65,24 +62,24 @@ def add_verbs(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "--catch-up", action="store_true", help="give every time that was missed its run, not the latest one only"
     )
     _add_drain(plan)
-    plan.set_defaults(handler=_schedule)
+    plan.set_defaults(do=_schedule)
 
     stop = subparsers.add_parser("unschedule", parents=[access], help="remove a schedule")
     stop.add_argument("name", help="the schedule's name")
     _add_drain(stop)
-    stop.set_defaults(handler=_unschedule)
+    stop.set_defaults(do=_unschedule)
 
     status = subparsers.add_parser("status", parents=[access], help="show a run and its nodes")
     status.add_argument("run_id", nargs="?", help="the run (default: the latest one)")
     status.add_argument("--experiment", help="with no run given: the latest one of this experiment")
     status.add_argument("--wait", action="store_true", help="show it to its end")
     status.add_argument("--timeout", type=_duration, metavar="TIME", help="stop waiting after this time")
-    status.set_defaults(handler=_status)
+    status.set_defaults(do=_status)
 
     runs = subparsers.add_parser("runs", parents=[access], help="list the latest runs and the schedules")
     runs.add_argument("--experiment", help="only runs of this experiment")
     runs.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many (default: 20)")
-    runs.set_defaults(handler=_runs)
+    runs.set_defaults(do=_runs)
 
 
 def _access_options() -> argparse.ArgumentParser:
@@ -138,10 +135,10 @@ def _duration(text: str) -> int:
 # --- verbs -----------------------------------------------------------------------------------------------------------
 
 
-def _run(options: argparse.Namespace, compiled: Compiled, clock: Clock | None = None) -> int:
+def _run(options: argparse.Namespace, *, clock: Clock | None = None) -> int:
     from pipeline import kubeflow_client
 
-    package, arguments = _package(options, compiled)
+    package, arguments = _package(options)
     api = _connect(options, clock)
     version = kubeflow_client.upload(api, package, version=options.version)
     run = kubeflow_client.start(
@@ -162,12 +159,12 @@ def _run(options: argparse.Namespace, compiled: Compiled, clock: Clock | None = 
     return _end(run, options)
 
 
-def _schedule(options: argparse.Namespace, compiled: Compiled, clock: Clock | None = None) -> int:
+def _schedule(options: argparse.Namespace, *, clock: Clock | None = None) -> int:
     from pipeline import cron, kubeflow_client, kubeflow_schedule
 
     # A mistake in the time shows before anything is compiled or uploaded.
     when = cron.parse(options.cron) if options.cron else None
-    package, arguments = _package(options, compiled)
+    package, arguments = _package(options)
     api = _connect(options, clock)
     version = kubeflow_client.upload(api, package, version=options.version)
     plan = kubeflow_schedule.Plan(
@@ -190,8 +187,7 @@ def _schedule(options: argparse.Namespace, compiled: Compiled, clock: Clock | No
     return 0
 
 
-def _unschedule(options: argparse.Namespace, compiled: Compiled, clock: Clock | None = None) -> int:
-    del compiled
+def _unschedule(options: argparse.Namespace, *, clock: Clock | None = None) -> int:
     from pipeline import kubeflow_schedule
 
     say = _sayer(options)
@@ -202,8 +198,7 @@ def _unschedule(options: argparse.Namespace, compiled: Compiled, clock: Clock | 
     return 0
 
 
-def _status(options: argparse.Namespace, compiled: Compiled, clock: Clock | None = None) -> int:
-    del compiled
+def _status(options: argparse.Namespace, *, clock: Clock | None = None) -> int:
     from pipeline import kubeflow_client
 
     api = _connect(options, clock)
@@ -218,8 +213,7 @@ def _status(options: argparse.Namespace, compiled: Compiled, clock: Clock | None
     return _end(run, options)
 
 
-def _runs(options: argparse.Namespace, compiled: Compiled, clock: Clock | None = None) -> int:
-    del compiled
+def _runs(options: argparse.Namespace, *, clock: Clock | None = None) -> int:
     from pipeline import kubeflow_client, kubeflow_schedule
 
     api = _connect(options, clock)
@@ -240,7 +234,7 @@ def _runs(options: argparse.Namespace, compiled: Compiled, clock: Clock | None =
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
-def _package(options: argparse.Namespace, compiled: Compiled) -> tuple[Package, dict[str, Any]]:
+def _package(options: argparse.Namespace) -> tuple[Package, dict[str, Any]]:
     from evergreen.errors import BadInput, Problem
     from pipeline import kubeflow_client
 
@@ -255,9 +249,28 @@ def _package(options: argparse.Namespace, compiled: Compiled) -> tuple[Package, 
         given[name] = value
     if problems:
         raise BadInput(problems)
-    path = _from_where_typed(options, options.package) if options.package else compiled(options)
+    path = _from_where_typed(options, options.package) if options.package else _compiled(options)
     package = kubeflow_client.read_package(path)
     return package, package.arguments(given)
+
+
+def _compiled(options: argparse.Namespace) -> Path:
+    """Compiles the pipeline; what the environment says of the cluster counts where the command line says nothing."""
+    from evergreen.files import write_whole
+    from pipeline import config, kubeflow
+
+    problem, environment = config.load(Path(options.config), Path(options.environment), look_for_data=False)
+    # What TensorFlow's C++ says of graphics cards does not concern a compiler.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    environment = kubeflow.with_image(environment, options.image)
+    text = kubeflow.compile_pipeline(problem, environment, file=str(options.environment))
+    path = Path("runs") / "kubeflow" / f"{problem.name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text)
+    if environment.kubeflow is not None:
+        options.service_account = options.service_account or environment.kubeflow.service_account
+        options.ui = options.ui or environment.kubeflow.page
+    return path
 
 
 def _connect(options: argparse.Namespace, clock: Clock | None) -> Api:

@@ -33,8 +33,6 @@ _PAGE = 100
 _DIGEST = "sha256:"
 FINAL = frozenset({"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED", "ERROR"})
 """The states of a run that has ended."""
-RUNNING_STATES = ("PENDING", "RUNNING", "CANCELING", "PAUSED")
-"""The states of a run that has not."""
 
 
 # --- the compiled pipeline -------------------------------------------------------------------------------------------

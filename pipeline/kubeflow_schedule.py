@@ -13,7 +13,7 @@ So a replacement
 3. disables the old one; 4. enables the new one; 5. deletes the old one.
 
 At no point are two of them enabled, so nothing runs twice. A call that is killed leaves one of: the old at work (and a
-disabled draft, which the next call throws away), both disabled (the next call enables the draft, or a new one with the
+disabled draft, which the next call deletes), both disabled (the next call enables the draft, or a new one with the
 draft's start time, and what was due meanwhile runs then), or the new at work (the next call deletes the old).
 """
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,7 +30,7 @@ from typing import Any
 from evergreen.errors import BadInput, Problem
 from pipeline import cron as cron_module
 from pipeline.kubeflow_api import Api, NotFound
-from pipeline.kubeflow_client import RUNNING_STATES, Version, equals, experiment, pages
+from pipeline.kubeflow_client import FINAL, Version, equals, experiment, pages
 
 SETTLE = datetime.timedelta(seconds=45)
 """After a scheduled time the scheduler may take this long to start the run: it looks every 30 seconds."""
@@ -178,9 +179,6 @@ def schedule(
     kept = _same(api, there, wanted)
     if kept is not None:
         return _keep(api, kept, there, drain_seconds=drain_seconds, say=say)
-    for draft in _drafts_beside_one_at_work(there):
-        _delete(api, draft)
-        there.remove(draft)
     handover = _unfinished_handover(api, there)
     if handover is None:
         _wait_for_quiet(api, there, drain_seconds=drain_seconds, say=say)
@@ -285,12 +283,6 @@ def _keep(
     )
 
 
-def _drafts_beside_one_at_work(there: Sequence[Scheduled]) -> list[Scheduled]:
-    """Returns what a call left that was killed before it disabled the old schedule."""
-    at_work = {item.recurring_run_id for item in there if item.enabled}
-    return [item for item in there if not item.enabled and item.replaces & at_work]
-
-
 def _unfinished_handover(api: Api, there: Sequence[Scheduled]) -> datetime.datetime | None:
     """Returns since when nothing is at work, where a call was killed between disabling the old and enabling the new."""
     if any(item.enabled for item in there):
@@ -299,6 +291,7 @@ def _unfinished_handover(api: Api, there: Sequence[Scheduled]) -> datetime.datet
     starts = [item.start_time for item in there if item.start_time is not None and item.replaces & ids]
     if not starts:
         return None
+    # A draft of an earlier call may be older than runs that were started since.
     return max(filter(None, (min(starts), *(_last_time(api, item) for item in there))))
 
 
@@ -421,21 +414,17 @@ def _retire(
 
 
 def _runs_under_way(api: Api, item: Scheduled) -> list[str]:
-    # Kubeflow's filter takes no state next to a schedule in all versions; few runs are in these states at a time.
-    found: list[str] = []
-    for state in RUNNING_STATES:
-        found += [
-            str(run.run_id)
-            for run in pages(
-                api, "look for runs under way", api.runs.list_runs, "runs", filter=equals("state", state), **_space(api)
-            )
-            if run.recurring_run_id == item.recurring_run_id
-        ]
-    return found
+    """Returns the ids of the runs that it started and that have not ended."""
+    return [str(run.run_id) for run in _runs_of(api, item) if str(run.state or "").upper() not in FINAL]
 
 
 def _last_time(api: Api, item: Scheduled) -> datetime.datetime | None:
     """Returns the scheduled time of the latest run that it started."""
+    return next((_time(run.scheduled_at) for run in _runs_of(api, item)), None)
+
+
+def _runs_of(api: Api, item: Scheduled) -> list[Any]:
+    """Returns the latest runs that it started, the newest first."""
     runs = pages(
         api,
         "look for the schedule's runs",
@@ -445,8 +434,8 @@ def _last_time(api: Api, item: Scheduled) -> datetime.datetime | None:
         filter=equals("recurring_run_id", item.recurring_run_id),
         **_space(api),
     )
-    run = next((run for run in runs if run.recurring_run_id == item.recurring_run_id), None)
-    return _time(run.scheduled_at) if run is not None else None
+    # At most ten are under way at once; one that is older than two hundred others has been forgotten.
+    return [run for run in itertools.islice(runs, 200) if run.recurring_run_id == item.recurring_run_id]
 
 
 def _space(api: Api) -> dict[str, Any]:
