@@ -53,14 +53,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Evergreen on Kubeflow Pipelines.",
         epilog="Exit codes: 0 done, 1 fault, 2 bad input, 3 refused by a gate, 130 stopped.",
     )
+    common = _common()
     verbs = parser.add_subparsers(dest="verb", required=True)
-    compiling = verbs.add_parser("compile", help="write the pipeline as Kubeflow takes it, and check it")
-    _add_files(compiling)
+    compiling = verbs.add_parser("compile", parents=[common], help="write the pipeline as Kubeflow takes it; check it")
     compiling.add_argument("--output", metavar="FILE", help="where it goes (default: <name>.yaml in this folder)")
-    compiling.add_argument("--image", metavar="IMAGE", help="the image of every node, instead of the environment's")
-    compiling.add_argument(
-        "--no-backend", action="store_true", help="do not ask Kubeflow's own code"
-    )
+    compiling.add_argument("--no-backend", action="store_true", help="do not ask Kubeflow's own code")
     compiling.set_defaults(do=_compile)
 
     checking = verbs.add_parser("check", help="check a compiled pipeline: our rules, and Kubeflow's own code")
@@ -89,6 +86,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the cluster: image, places, resources (default: configs/environments/cluster.yaml)",
     )
+    parser.add_argument("--image", metavar="IMAGE", help="the image of every node, instead of the environment's")
+    return parser
 
 
 def _use_project_python() -> None:
@@ -108,9 +107,7 @@ def _compile(options: argparse.Namespace) -> int:
     problem, environment = config.load(options.config, options.environment, look_for_data=False)
     # What TensorFlow's C++ says of graphics cards does not concern a compiler.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if options.image and environment.kubeflow:
-        cluster = environment.kubeflow.model_copy(update={"image": options.image})
-        environment = environment.model_copy(update={"kubeflow": cluster})
+    environment = kubeflow.with_image(environment, options.image)
     text = kubeflow.compile_pipeline(problem, environment, file=str(options.environment))
     path = options.output or options.called_from / f"{problem.name}.yaml"
     write_whole(path, text)
