@@ -66,14 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     checking.add_argument("--require-backend", action="store_true", help="fail where Kubeflow's code cannot be asked")
     checking.add_argument("--workflow", dest="output", metavar="FILE", help="write the Argo Workflow of a run")
     checking.set_defaults(do=_check)
-
-    common = argparse.ArgumentParser(add_help=False)
-    _add_files(common)
     kubeflow_cli.add_verbs(verbs, common)
     return parser
 
 
-def _add_files(parser: argparse.ArgumentParser) -> None:
+def _common() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "--config",
         default=str(ROOT / "configs" / "humidity.yaml"),

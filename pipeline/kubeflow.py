@@ -128,6 +128,14 @@ def compile_pipeline(config: Config, environment: Environment, *, file: str) -> 
     return _text(documents)
 
 
+def with_image(environment: Environment, image: str | None) -> Environment:
+    """Returns the environment with another image; as it is where there is none."""
+    if image is None or environment.kubeflow is None:
+        return environment
+    cluster = environment.kubeflow.model_copy(update={"image": image})
+    return environment.model_copy(update={"kubeflow": cluster})
+
+
 def _placed(config: Config, cluster: Kubeflow) -> Config:
     data = config.data.model_copy(update={"path": placed(config.data.path, cluster)})
     return config.model_copy(update={"data": data})

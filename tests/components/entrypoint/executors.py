@@ -1,0 +1,38 @@
+"""Executors that do what a test asks for, with files and exit as real ones do."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from tfx.dsl.components.base import base_executor
+
+from evergreen.errors import BadInput, GateRefusal, Problem
+
+PROBLEM = Problem(where="data.csv, line 7", found="3 fields", expected="5 fields", action="Repair the line.")
+
+
+class Executor(base_executor.BaseExecutor):
+    """Counts its calls in the file that `settings` names, writes its outputs, then ends as `settings` says."""
+
+    def Do(self, input_dict, output_dict, exec_properties):
+        settings = json.loads(exec_properties["settings"])
+        with open(settings["calls"], "a") as file:
+            file.write(f"{os.path.exists(input_dict['model'][0].uri)}\n")
+        assert input_dict["examples"][0].split_names == '["train", "eval"]'
+        assert input_dict["examples"][0].span == 2
+        for key, artifacts in output_dict.items():
+            if key in settings.get("leave_out", ()):
+                continue
+            os.makedirs(artifacts[0].uri)
+            with open(os.path.join(artifacts[0].uri, "result"), "w") as file:
+                file.write(key)
+        output_dict["blessing"][0].set_string_custom_property("current_model", input_dict["model"][0].uri)
+        output_dict["blessing"][0].set_int_custom_property("blessed", 1)
+        how = settings.get("end", "")
+        if how == "bad input":
+            raise BadInput([PROBLEM])
+        if how == "refused":
+            raise GateRefusal([PROBLEM])
+        if how == "fault":
+            raise OSError("disk full")

@@ -1,0 +1,150 @@
+"""The entrypoint with TFX's own executor runner in between, in this process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.entrypoint import __main__ as entrypoint
+from components.entrypoint import notes
+from evergreen.errors import ExitCode
+from tests.components.entrypoint import recorded
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _logging():
+    """Gives the session its logging back."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+class Pod:
+    """One container after the other, with the launcher's folders."""
+
+    def __init__(self, folder: Path, monkeypatch) -> None:
+        self.folder = folder
+        self.notes = notes.Notes(str(folder / "registry" / ".runs"), recorded.RUN)
+        self.calls_file = folder / "calls"
+        self.output_file = folder / "kfp_outputs" / "output_metadata.json"
+        self._monkeypatch = monkeypatch
+
+    def arguments(self, **settings) -> list[str]:
+        given = recorded.evaluator()
+        given["outputs"]["outputFile"] = str(self.output_file)
+        given["inputs"]["parameterValues"]["settings"] = json.dumps({"calls": str(self.calls_file), **settings})
+        return [
+            *("--executor_class_path", "tests.components.entrypoint.executors.Executor"),
+            *("--json_serialized_invocation_args", json.dumps(given)),
+            *("--json_serialized_inputs_spec_args", recorded.inputs_spec()),
+            *("--task", "Evaluator", "--outputs", "blessing,evaluation"),
+            *("--notes", str(self.folder / "registry" / ".runs"), "--root", str(self.folder)),
+            "--runner=DirectRunner",
+        ]
+
+    def run(self, *, name: str = "pod-0", **settings) -> int:
+        self._monkeypatch.setenv("KFP_POD_NAME", name)
+        for left in ("minio", "kfp_outputs"):
+            shutil.rmtree(self.folder / left, ignore_errors=True)
+        return entrypoint.main(self.arguments(**settings))
+
+    def calls(self) -> int:
+        return len(self.calls_file.read_text().splitlines()) if self.calls_file.exists() else 0
+
+
+@pytest.fixture
+def pod(tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    return Pod(tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_done_is_0_and_leaves_clean_metadata_and_no_note(pod):
+    assert pod.run() == ExitCode.OK
+    told = json.loads(pod.output_file.read_text())
+    assert set(told["artifacts"]) == {"blessing", "evaluation"}
+    blessing = told["artifacts"]["blessing"]["artifacts"][0]
+    assert blessing["uri"].startswith("minio://mlpipeline/")
+    assert blessing["metadata"]["current_model"].startswith("minio://mlpipeline/")
+    assert blessing["metadata"]["blessed"] == 1
+    assert "null" not in pod.output_file.read_text()
+    assert pod.notes.all() == []
+    assert not (pod.folder / "registry" / ".runs" / recorded.RUN).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("end", "code"), [("bad input", ExitCode.BAD_INPUT), ("refused", ExitCode.REFUSED), ("fault", ExitCode.FAULT)]
+)
+def test_the_exit_code_tells_why_and_the_note_says_it(pod, capsys, end, code):
+    assert pod.run(end=end) == code
+    note = pod.notes.read("Evaluator")
+    assert note.exit_code == code
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+    said = " ".join(line["message"] for line in lines if line["severity"] == "ERROR")
+    if end == "fault":
+        assert note.fault == "OSError: disk full"
+        assert any("disk full" in line.get("exception", "") for line in lines)
+    else:
+        assert note.problems[0]["where"] == "data.csv, line 7"
+        assert "Repair the line." in said
+    assert all(line["task"] == "Evaluator" and line["run"] == recorded.RUN for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("end", "calls"), [("bad input", 1), ("refused", 1), ("fault", 2)])
+def test_an_automatic_retry_does_the_work_again_only_after_a_fault(pod, capsys, end, calls):
+    first = pod.run(name="pod-0", end=end)
+    assert pod.run(name="pod-1", end=end) == first
+    assert pod.calls() == calls
+
+
+@pytest.mark.slow
+def test_a_retry_by_a_person_does_the_work_again(pod):
+    assert pod.run(name="pod-0", end="fault") == ExitCode.FAULT
+    assert pod.run(name="pod-1", end="refused") == ExitCode.REFUSED
+    # Kubeflow's own retry of a run starts the count of attempts, and so the pods' names, anew.
+    assert pod.run(name="pod-0") == ExitCode.OK
+    assert pod.calls() == 3
+
+
+@pytest.mark.slow
+def test_a_declared_output_that_is_left_empty_is_a_fault(pod):
+    assert pod.run(leave_out=["evaluation"]) == ExitCode.FAULT
+    assert "evaluation" in pod.notes.read("Evaluator").fault
+
+
+def test_a_refusal_is_told_again_without_loading_tfx(pod):
+    pod.notes.begin("Evaluator", pod="pod-0")
+    problem = {"where": "schema", "found": "a", "expected": "b", "action": "Review it."}
+    pod.notes.end("Evaluator", exit_code=ExitCode.REFUSED, problems=[problem])
+    ended = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "components.entrypoint", *pod.arguments()],
+        cwd=REPOSITORY,
+        env={"KFP_POD_NAME": "pod-1", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == ExitCode.REFUSED
+    assert "Review it." in ended.stderr
+    imported = {line.rsplit("|", 1)[-1].strip() for line in ended.stderr.splitlines() if line.startswith("import time")}
+    assert "components.entrypoint.notes" in imported
+    assert not {"tfx", "tensorflow", "apache_beam", "yaml", "pydantic"} & imported
+
+
+@pytest.mark.slow
+def test_without_a_place_for_notes_every_attempt_works(pod):
+    arguments = pod.arguments()
+    del arguments[arguments.index("--notes") : arguments.index("--notes") + 2]
+    assert entrypoint.main([*arguments, "--executor_class_path", "no.such.Executor"]) == ExitCode.FAULT
