@@ -9,7 +9,7 @@ ARGS ?=
 # The folder that `make tensorboard` shows.
 LOGDIR ?= runs
 
-.PHONY: help run test test-fast lint bench tensorboard docs lock clean venv
+.PHONY: help run test test-fast lint bench bench-train bench-tune bench-gpu tensorboard docs lock clean venv
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,15 @@ lint: venv ## Check style, types and the layers of imports
 
 bench: venv ## Race the pipeline against the stock TFX components
 	@$(PYTHON) -m benchmarks.pipeline $(ARGS)
+
+bench-train: venv ## Race input and training against TFX's and TensorFlow's own ways
+	@$(PYTHON) -m benchmarks.train $(ARGS)
+
+bench-tune: venv ## Race parallel trials against sequential ones, Hyperband against random search
+	@$(PYTHON) -m benchmarks.tune $(ARGS)
+
+bench-gpu: venv ## Measure training on the GPUs of this machine
+	@$(PYTHON) -m benchmarks.gpu $(ARGS)
 
 tensorboard: venv ## Show the training logs on a page of this machine (LOGDIR=runs)
 	@.venv/bin/tensorboard --logdir $(LOGDIR) $(ARGS)

@@ -8,11 +8,15 @@ wrong. `preprocessing_fn` and `run_fn` get the sections they need as JSON in `cu
 from __future__ import annotations
 
 import enum
+import itertools
+import math
 import re
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal, NamedTuple
 
 import pydantic
+
+from evergreen.errors import Problem
 
 from evergreen import expressions
 
@@ -88,16 +92,83 @@ class Data(Section):
 
 # --- features --------------------------------------------------------------------------------------------------------
 
+Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
+Buckets_ = Annotated[int, pydantic.Field(ge=2, le=2**24)]
+MaxValues = Annotated[int, pydantic.Field(ge=1, le=256)]
+Scale = Literal["z_score", "min_max", "none"]
+
+
+class Clip(Section):
+    """Limits that numbers are brought to."""
+
+    min: Finite | None = None
+    """Smaller numbers become this one."""
+    max: Finite | None = None
+    """Larger numbers become this one."""
+
+    @pydantic.model_validator(mode="after")
+    def _in_order(self) -> Clip:
+        if self.min is not None and self.max is not None and self.min >= self.max:
+            raise ValueError("min has to be below max")
+        return self
+
 
 class Numeric(Section):
-    """A number, scaled with what the train split says of it."""
+    """A number: clipped, its logarithm taken, missing values filled, scaled with what the train split says of it."""
 
     kind: Literal["numeric"]
     """Says that the feature is a number."""
     column: ColumnName | None = None
     """The raw column; the feature's own name where it is left out."""
-    scale: Literal["z_score", "min_max", "none"] = "z_score"
-    """To mean 0 and deviation 1, to [0, 1], or not at all."""
+    clip: Clip = Clip()
+    """Limits, in the column's own units; comes first."""
+    log: Literal["none", "log", "log1p"] = "none"
+    """The natural logarithm of the number, or of the number plus one; a number that has none counts as missing."""
+    missing: Literal["mean", "median", "constant"] = "mean"
+    """What takes the place of a missing, NaN or infinite value: the train split's mean or median (of what clip and log
+    made of the column), or `constant`."""
+    constant: Finite = 0.0
+    """The value for `missing: constant`, in the column's own units."""
+    indicator: bool = False
+    """Whether the model also sees, as 0 or 1 in `<name>_missing`, that the value was missing."""
+    scale: Scale = "z_score"
+    """To mean 0 and deviation 1, to [0, 1], or not at all; comes last."""
+
+
+def _one_of(section: Section, *keys: str) -> None:
+    given = [key for key in keys if getattr(section, key) is not None]
+    if len(given) != 1:
+        raise ValueError(f"needs exactly one of {', '.join(keys)}; it has {' and '.join(given) or 'none'}")
+
+
+def _ascending(boundaries: list[float] | None) -> list[float] | None:
+    if boundaries is not None and any(low >= high for low, high in itertools.pairwise(boundaries)):
+        raise ValueError("boundaries have to ascend")
+    return boundaries
+
+
+Boundaries = Annotated[
+    list[Finite] | None, pydantic.Field(min_length=1, max_length=10_000), pydantic.AfterValidator(_ascending)
+]
+Quantiles = Annotated[int, pydantic.Field(ge=2, le=1000)]
+
+
+class Buckets(Section):
+    """A number as the interval that it falls into; one-hot in the model, no interval where the number is missing."""
+
+    kind: Literal["buckets"]
+    """Says that numbers are put into intervals."""
+    column: ColumnName | None = None
+    """The raw column; the feature's own name where it is left out."""
+    quantiles: Quantiles | None = None
+    """How many intervals of about as many rows of the train split each."""
+    boundaries: Boundaries = None
+    """The intervals' limits, ascending; a number that equals one belongs to the interval above."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_way(self) -> Buckets:
+        _one_of(self, "quantiles", "boundaries")
+        return self
 
 
 class Identity(Section):
@@ -108,7 +179,9 @@ class Identity(Section):
     column: ColumnName | None = None
     """The raw column; the feature's own name where it is left out."""
     size: Annotated[int, pydantic.Field(ge=2)]
-    """How many categories there are; values outside of 0 to size - 1 share one more."""
+    """How many categories there are; values outside of 0 to size - 1 are no category."""
+    max_values: MaxValues = 1
+    """How many values of a row count; several are multi-hot."""
 
 
 class Vocabulary(Section):
@@ -124,34 +197,341 @@ class Vocabulary(Section):
     """How often the train split has to show a value for it to get one."""
     out_of_vocabulary: Annotated[int, pydantic.Field(ge=1)] = 1
     """How many buckets take the values that the vocabulary lacks."""
+    max_values: MaxValues = 1
+    """How many values of a row count; several are multi-hot."""
+    separator: Annotated[str, pydantic.Field(min_length=1)] | None = None
+    """What stands between the values of a row where they are written as one text, such as `a|b|c`."""
+
+
+class Hash(Section):
+    """A string or integer, put into one of a fixed number of buckets by its hash; nothing is learned from the data."""
+
+    kind: Literal["hash"]
+    """Says that the values are hashed."""
+    column: ColumnName | None = None
+    """The raw column; the feature's own name where it is left out."""
+    buckets: Buckets_
+    """How many buckets; values that share one are the same to the model."""
+    max_values: MaxValues = 1
+    """How many values of a row count; several are multi-hot."""
+    separator: Annotated[str, pydantic.Field(min_length=1)] | None = None
+    """What stands between the values of a row where they are written as one text, such as `a|b|c`."""
+
+
+class Boolean(Section):
+    """True or false, however the table writes it; two categories, none of them where the value is missing."""
+
+    kind: Literal["boolean"]
+    """Says that the values are true or false."""
+    column: ColumnName | None = None
+    """The raw column; the feature's own name where it is left out."""
+    true: Annotated[list[str], pydantic.Field(min_length=1)] = ["true", "t", "yes", "y", "on", "1"]
+    """How true is written; capitals and surrounding blanks do not matter."""
+    false: Annotated[list[str], pydantic.Field(min_length=1)] = ["false", "f", "no", "n", "off", "0"]
+    """How false is written; what is neither counts as missing."""
+
+    @pydantic.field_validator("true", "false", mode="before")
+    @classmethod
+    def _as_written(cls, words: object) -> object:
+        # YAML reads `no`, `on` and `1` as what they mean.
+        return [str(word).lower() for word in words] if isinstance(words, list) else words
+
+    @pydantic.model_validator(mode="after")
+    def _apart(self) -> Boolean:
+        both = {word.strip() for word in self.true} & {word.strip() for word in self.false}
+        if both:
+            raise ValueError(f"{', '.join(sorted(both))} cannot mean true and false")
+        return self
+
+
+class Cyclical(Section):
+    """A number that comes round, such as an hour or an angle: its sine and cosine, `<name>_sin` and `<name>_cos`."""
+
+    kind: Literal["cyclical"]
+    """Says that the number lies on a circle."""
+    column: ColumnName | None = None
+    """The raw column; the feature's own name where it is left out."""
+    period: Annotated[float, pydantic.Field(gt=0.0, allow_inf_nan=False)]
+    """After how much the number means the same again: 24 for hours, 7 for weekdays, 12 for months."""
+
+
+CalendarPart = Literal[
+    "second", "minute", "hour", "weekday", "hour_of_week", "day", "day_of_year", "week", "month", "quarter", "weekend",
+    "year", "days",
+]  # fmt: skip
+EPOCHS: dict[str, int] = {"epoch_seconds": 1, "epoch_millis": 10**3, "epoch_micros": 10**6, "epoch_nanos": 10**9}
+"""Ways to write a moment as a whole number since 1970-01-01T00:00:00Z, and how many of them make a second."""
+DIRECTIVES = "YymdHIMSfpbBjz"
+"""The letters of strptime that a timestamp's format may hold."""
+
+
+def _time_format(text: str) -> str:
+    if text == "iso" or text in EPOCHS:
+        return text
+    found = re.findall(r"%(.?)", text.replace("%%", ""))
+    unknown = sorted({letter for letter in found if letter not in DIRECTIVES or not letter})
+    if unknown:
+        raise ValueError(f"%{unknown[0]} is not known in a format; there are %{', %'.join(DIRECTIVES)}")
+    if not found:
+        raise ValueError(f"a format is iso, {', '.join(EPOCHS)}, or made like strptime's: %d.%m.%Y %H:%M")
+    twice = sorted({letter for letter in found if found.count(letter) > 1})
+    if twice:
+        raise ValueError(f"%{twice[0]} stands twice")
+    return text
+
+
+TimeFormat = Annotated[str, pydantic.AfterValidator(_time_format)]
+
+
+class Calendar(Section):
+    """What the calendar says of a moment: one column `<name>_<part>` for each part."""
+
+    kind: Literal["calendar"]
+    """Says that the values are moments."""
+    column: ColumnName | None = None
+    """The raw column; the feature's own name where it is left out."""
+    formats: Annotated[list[TimeFormat], pydantic.Field(min_length=1)] = ["iso"]
+    """How the moments are written; the first format that fits a value counts. `iso` (2024-02-29T13:45:00Z, from the
+    date alone to nanoseconds), strptime's directives (%d.%m.%Y %H:%M), or `epoch_seconds`, `epoch_millis`,
+    `epoch_micros`, `epoch_nanos` for whole numbers. What fits none, or no day of the years 1 to 9999, is missing."""
+    parts: Annotated[list[CalendarPart], pydantic.Field(min_length=1)] = ["hour", "weekday", "month"]
+    """What the model sees. `weekday` counts from Monday, `week` is the ISO week, `days` is the time since 1970 in days
+    and grows for ever, as `year` does; those two are numbers, scaled to mean 0 and deviation 1."""
+    encoding: Literal["category", "cyclical"] = "category"
+    """The other parts as categories (one-hot in the model), or as sine and cosine (`<name>_<part>_sin`, `_cos`)."""
+    utc_offset_minutes: Annotated[int, pydantic.Field(ge=-1440, le=1440)] = 0
+    """Added to every moment, to see it in local time; an offset in the value itself (%z) has been taken off before."""
+
+    @pydantic.field_validator("parts")
+    @classmethod
+    def _once(cls, parts: list[str]) -> list[str]:
+        if len(set(parts)) < len(parts):
+            raise ValueError("every part only once")
+        return parts
+
+
+class Text(Section):
+    """A short text as the set of its words, groups of words and groups of letters, each hashed into a bucket."""
+
+    kind: Literal["text"]
+    """Says that the values are texts."""
+    column: ColumnName | None = None
+    """The raw column; the feature's own name where it is left out."""
+    words: Annotated[int, pydantic.Field(ge=0, le=5)] = 1
+    """The longest group of words: 1 for single words, 2 for pairs too, 0 for no words."""
+    characters: Annotated[int, pydantic.Field(ge=0, le=10)] = 0
+    """The length of the groups of letters, which forgive misspellings; 0 for none."""
+    buckets: Buckets_ = 1024
+    """How many buckets; groups that share one are the same to the model."""
+    max_terms: MaxValues = 64
+    """How many groups of a text count, from its beginning (of words and of letters alike)."""
+    lower_case: bool = True
+    """Whether capitals mean the same as small letters."""
+
+    @pydantic.model_validator(mode="after")
+    def _something(self) -> Text:
+        if not self.words and not self.characters:
+            raise ValueError("words and characters cannot both be 0")
+        return self
 
 
 class CrossPart(Section):
-    """One side of a cross: an integer column with values 0 to size - 1."""
+    """One side of a cross: an integer column as it is, or any column by hash or interval."""
 
     column: ColumnName
-    """The raw integer column."""
-    size: Annotated[int, pydantic.Field(ge=2)]
-    """How many values it takes, counted from 0."""
+    """The raw column."""
+    size: Annotated[int, pydantic.Field(ge=2)] | None = None
+    """For integers: how many values it takes, counted from 0."""
+    buckets: Buckets_ | None = None
+    """For strings or integers: into how many buckets they are hashed."""
+    quantiles: Quantiles | None = None
+    """For numbers: how many intervals of about as many rows of the train split each."""
+    boundaries: Boundaries = None
+    """For numbers: the limits of their intervals, ascending."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_way(self) -> CrossPart:
+        _one_of(self, "size", "buckets", "quantiles", "boundaries")
+        return self
+
+    @property
+    def cells(self) -> int:
+        """Returns how many values the side takes."""
+        if self.boundaries is not None:
+            return len(self.boundaries) + 1
+        return self.size or self.buckets or self.quantiles or 1
 
 
 class Cross(Section):
-    """Every combination of several integer columns as a category of its own; one-hot in the model."""
+    """Every combination of several columns as a category of its own; one-hot or embedded in the model."""
 
     kind: Literal["cross"]
     """Says that the feature is a combination of columns."""
     parts: Annotated[list[CrossPart], pydantic.Field(min_length=2)]
     """The columns to combine, the slowest-moving first."""
+    buckets: Buckets_ | None = None
+    """Into how many buckets the combinations are hashed; without it each has a number of its own."""
+
+    @pydantic.model_validator(mode="after")
+    def _countable(self) -> Cross:
+        cells = math.prod(part.cells for part in self.parts)
+        if cells > 2**62:
+            raise ValueError(f"{cells:.1e} combinations cannot be counted; make the parts smaller")
+        if self.buckets is None and cells > 2**24:
+            raise ValueError(f"{cells:,} combinations are too many; hash them with buckets, or make the parts smaller")
+        return self
 
 
-Feature = Annotated[Numeric | Identity | Vocabulary | Cross, pydantic.Field(discriminator="kind")]
+class Custom(Section):
+    """What a Python function makes of raw columns."""
+
+    kind: Literal["custom"]
+    """Says that a function makes the feature."""
+    function: Annotated[str, pydantic.Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
+    """Dotted path of the function. It gets a dict from the columns' names to tensors of shape [batch] (missing is NaN,
+    the smallest int64 or "") and returns a tensor of TensorFlow: numbers [batch], or [batch, width]."""
+    columns: Annotated[list[ColumnName], pydantic.Field(min_length=1)]
+    """The raw columns that it reads, of any type."""
+    width: Annotated[int, pydantic.Field(ge=1, le=1024)] = 1
+    """How many numbers a row it returns; more than one become `<name>_0`, `<name>_1` and so on."""
+    size: Annotated[int, pydantic.Field(ge=2)] | None = None
+    """For a function that returns categories: how many there are, counted from 0; others are no category."""
+    scale: Scale = "none"
+    """What is done to the numbers, as for `numeric`; what is not finite becomes their mean on the train split."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_category(self) -> Custom:
+        if self.size is not None and (self.width > 1 or self.scale != "none"):
+            raise ValueError("size goes neither with width nor with scale")
+        return self
+
+
+Feature = Annotated[
+    Numeric | Buckets | Identity | Vocabulary | Hash | Boolean | Cyclical | Calendar | Text | Cross | Custom,
+    pydantic.Field(discriminator="kind"),
+]
+
+_NUMBERS, _CATEGORIES, _ANYTHING = ("INT", "FLOAT"), ("INT", "BYTES"), ("INT", "FLOAT", "BYTES")
+
+
+class Use(NamedTuple):
+    """A place where a feature names a raw column."""
+
+    location: tuple[str | int, ...]
+    """Where in the feature's section; empty where the column has the feature's name."""
+    column: str
+    types: tuple[str, ...]
+    """The types of the schema that will do: INT, FLOAT, BYTES."""
+
+
+def uses(name: str, feature: Feature) -> list[Use]:
+    """Lists where the feature `name` reads raw columns, and of which types."""
+    if isinstance(feature, Cross):
+        return [
+            Use(("parts", position, "column"), part.column, _side_types(part))
+            for position, part in enumerate(feature.parts)
+        ]
+    if isinstance(feature, Custom):
+        return [Use(("columns", position), column, _ANYTHING) for position, column in enumerate(feature.columns)]
+    return [Use(("column",) if feature.column else (), feature.column or name, _types(feature))]
+
+
+def _side_types(part: CrossPart) -> tuple[str, ...]:
+    if part.size is not None:
+        return ("INT",)
+    return _CATEGORIES if part.buckets is not None else _NUMBERS
+
+
+def _types(
+    feature: Numeric | Buckets | Identity | Vocabulary | Hash | Boolean | Cyclical | Calendar | Text,
+) -> tuple[str, ...]:
+    if isinstance(feature, Calendar):
+        # A float32, all that a float column holds, tells moments of today apart by two minutes only.
+        return _CATEGORIES if set(feature.formats) <= EPOCHS.keys() else ("BYTES",)
+    if isinstance(feature, Vocabulary | Hash):
+        return ("BYTES",) if feature.separator else _CATEGORIES
+    if isinstance(feature, Identity):
+        return ("INT",)
+    if isinstance(feature, Boolean):
+        return _ANYTHING
+    return ("BYTES",) if isinstance(feature, Text) else _NUMBERS
 
 
 def raw_columns(name: str, feature: Feature) -> list[str]:
     """Names the raw columns that the feature `name` reads."""
-    if isinstance(feature, Cross):
-        return [part.column for part in feature.parts]
-    return [feature.column or name]
+    return [use.column for use in uses(name, feature)]
+
+
+def listed_columns(features: Mapping[str, Feature]) -> set[str]:
+    """Names the raw columns of which a feature reads several values a row."""
+    return {
+        use.column
+        for name, feature in features.items()
+        if isinstance(feature, Identity | Vocabulary | Hash)
+        and feature.max_values > 1
+        and getattr(feature, "separator", None) is None
+        for use in uses(name, feature)
+    }
+
+
+def output_columns(name: str, feature: Feature) -> list[str]:
+    """Names the columns that Transform makes of the feature `name`, in their order."""
+    if isinstance(feature, Numeric):
+        return [name, f"{name}_missing"] if feature.indicator else [name]
+    if isinstance(feature, Cyclical):
+        return _circle(name)
+    if isinstance(feature, Calendar):
+        return [column for part in feature.parts for column in _calendar_columns(f"{name}_{part}", part, feature)]
+    if isinstance(feature, Custom) and feature.width > 1:
+        return [f"{name}_{position}" for position in range(feature.width)]
+    return [name]
+
+
+def _circle(name: str) -> list[str]:
+    return [f"{name}_sin", f"{name}_cos"]
+
+
+def _calendar_columns(name: str, part: str, feature: Calendar) -> list[str]:
+    return [name] if part in ("year", "days") or feature.encoding == "category" else _circle(name)
+
+
+def name_problems(features: Mapping[str, Feature], label: str) -> list[Problem]:
+    """Finds features whose columns behind Transform have the name of the label or of another feature's column."""
+    owners: dict[str, str] = {}
+    problems: list[Problem] = []
+    for name, feature in features.items():
+        for column in output_columns(name, feature):
+            owner = owners.setdefault(column, name)
+            if column == label:
+                problems.append(_taken(name, column, "a feature with the name of the label"))
+            elif owner != name:
+                problems.append(_taken(name, column, f"the column {column!r}, which feature {owner!r} makes too"))
+    return problems
+
+
+def _taken(name: str, column: str, found: str) -> Problem:
+    renaming = "Rename the feature" if name == column else f"Rename the feature that makes {column!r}"
+    return Problem(
+        where=f"features.{name}",
+        found=found,
+        expected="another name",
+        action=f"{renaming} and give its raw column as `column`.",
+    )
+
+
+class Weights(Section):
+    """How much a row counts in training; the weights are scaled to a mean of 1 over the train split."""
+
+    column: ColumnName | None = None
+    """A raw column of weights; a missing one is the mean, a negative one is 0."""
+    half_life_spans: Annotated[float, pydantic.Field(gt=0.0, allow_inf_nan=False)] | None = None
+    """How many spans old a row is when it counts half as much as one of the newest span; needs `data.span_column`."""
+
+    @pydantic.model_validator(mode="after")
+    def _something(self) -> Weights:
+        if self.column is None and self.half_life_spans is None:
+            raise ValueError("needs column, half_life_spans or both")
+        return self
 
 
 class Label(Section):
@@ -164,10 +544,13 @@ class Label(Section):
 
 
 class Preprocessing(Section):
-    """What `transform/preprocessing.py` gets: the features and the label."""
+    """What `transform/preprocessing.py` gets: the features, the label and the rows' weights."""
 
     features: Annotated[dict[str, Feature], pydantic.Field(min_length=1)]
     label: Label
+    weights: Weights | None = None
+    span_column: ColumnName | None = None
+    """The integer column with the number of a row's span."""
 
 
 # --- model and training ----------------------------------------------------------------------------------------------
@@ -176,14 +559,22 @@ class Preprocessing(Section):
 class Model(Section):
     """The shape of the Keras model."""
 
-    kind: Literal["linear", "deep", "wide_deep"] = "wide_deep"
-    """A linear model, a deep network, or both added up."""
+    kind: Literal["linear", "deep", "wide_deep", "cross"] = "wide_deep"
+    """A linear model, a deep network, both added up, or a cross network (DCN) over a deep one."""
     hidden_units: list[Annotated[int, pydantic.Field(ge=1)]] = [64, 32]
     """Units of each hidden layer of the deep part."""
     dropout: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.0
     """Share of hidden units that are left out at random in training."""
+    l2: Annotated[float, pydantic.Field(ge=0.0)] = 0.0
+    """Penalty on the squared weights of all dense layers and embeddings."""
+    cross_layers: Annotated[int, pydantic.Field(ge=1)] = 2
+    """Layers of the cross network; n of them express products of n + 1 inputs."""
+    cross_rank: Annotated[int, pydantic.Field(ge=1)] | None = 64
+    """Rank of a cross layer's matrix; `null` for a full one, whose size is the square of the inputs' width."""
     one_hot_up_to: Annotated[int, pydantic.Field(ge=1)] = 512
     """Categories with at most this many values are one-hot, larger ones are embedded."""
+    function: Annotated[str, pydantic.Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")] | None = None
+    """Dotted path of a function of your own that builds the Keras model in the place of `kind`."""
 
 
 class Training(Section):
@@ -194,13 +585,20 @@ class Training(Section):
     max_steps: Annotated[int, pydantic.Field(ge=1)] | None = None
     """Stops after this many steps, whatever the epochs say."""
     batch_size: Annotated[int, pydantic.Field(ge=1)] = 1024
-    """Rows a step over all devices (the global batch)."""
+    """Rows a step over all devices and workers (the global batch)."""
     learning_rate: Annotated[float, pydantic.Field(gt=0.0)] = 3e-3
-    """The optimiser's learning rate, for the global batch."""
-    learning_rate_schedule: Literal["cosine", "constant"] = "cosine"
-    """`cosine` lets the learning rate fall to zero over all steps, which ends nearer to the optimum."""
+    """The optimiser's learning rate, for the global batch: more devices do not change it."""
+    learning_rate_schedule: Literal["cosine", "exponential", "constant"] = "cosine"
+    """`cosine` lets the learning rate fall to zero over all steps, which ends nearer to the optimum; `exponential` to
+    a hundredth."""
+    warmup_share: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of all steps over which the learning rate rises from zero first."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """The optimiser."""
+    gradient_clip: Annotated[float, pydantic.Field(gt=0.0)] | None = None
+    """Longest gradient (over all weights together) that a step follows as it is; a longer one is shortened to it."""
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, pydantic.Field(gt=0.0)]] | None = None
+    """How much a row of each class counts in the loss: `balanced` makes all classes count the same."""
     early_stopping_patience: Annotated[int, pydantic.Field(ge=1)] | None = 3
     """Epochs without a better loss on the eval split before training stops; `null` never stops early."""
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] = 42
@@ -209,8 +607,21 @@ class Training(Section):
     """Memory for the decoded columns of a split; a larger split is streamed from its files in every epoch."""
     reproducible: bool = True
     """Whether a streamed split is read in the same order in every run; without it the reading is faster."""
-    distribution: Literal["auto", "none", "mirrored"] = "auto"
-    """`auto` mirrors over all GPUs when there are several."""
+    distribution: Literal["auto", "none", "mirrored", "multi_worker", "parameter_server"] = "auto"
+    """`auto` mirrors over all GPUs when there are several, and over all workers when TF_CONFIG names them."""
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    """What is computed with; weights and outputs are float32 always. `auto` is float32: the networks of tables are
+    too small to gain from less."""
+    xla: Literal["auto", "on", "off"] = "auto"
+    """Whether XLA compiles the step; `auto` does on one GPU and not on CPUs, where it was measured to be slower."""
+    checkpoint_steps: Annotated[int, pydantic.Field(ge=1)] | None = None
+    """Steps between two checkpoints; `null` leaves it to the minutes."""
+    checkpoint_minutes: Annotated[float, pydantic.Field(gt=0.0)] | None = 1.0
+    """Minutes between two checkpoints; `null` leaves it to the steps. A killed training goes on from the last one."""
+    checkpoints_kept: Annotated[int, pydantic.Field(ge=1)] = 2
+    """How many of the latest checkpoints stay on disk until training is through."""
+    weight_histograms: bool = False
+    """Whether TensorBoard gets the weights' histograms of every epoch."""
 
 
 class TrainerConfig(Section):
@@ -219,6 +630,8 @@ class TrainerConfig(Section):
     preprocessing: Preprocessing
     model: Model
     training: Training
+    checkpoint_folder: str | None = None
+    """Where a killed training finds its checkpoints again: a folder that outlives the node's own."""
 
 
 # --- gates -----------------------------------------------------------------------------------------------------------

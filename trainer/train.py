@@ -53,7 +53,7 @@ def run_fn(fn_args: FnArgs) -> None:
     plan = make_plan(config.training, train.steps, fn_args.train_steps)
     strategy = distribute.strategy(config.training)
     with strategy.scope():
-        model = _compiled(config, features, train, plan)
+        model = compiled(config, features, train, plan)
         meant = warm.meaning(config, transform)
         warm_start = warm.start(model, fn_args.base_model, meant)
     progress.report(f"{train.rows:,} rows, {'warm' if warm_start.started else 'cold'} start")
@@ -133,9 +133,10 @@ def _open_splits(
     return train, evaluation
 
 
-def _compiled(
+def compiled(
     config: settings.TrainerConfig, features: features_lib.Features, train: data.Split, plan: Plan
 ) -> keras.Model:
+    """Builds and compiles the model in the strategy's scope that is open."""
     regression = not features.classes
     model = model_lib.build(
         config.model,
