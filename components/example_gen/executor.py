@@ -86,7 +86,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         if not files:
             raise BadInput(problems)
         columns = known if known is not None else column_types.infer(files, data)
-        dealt = pieces.deal(files, data)
+        span_of = {file.path: span.number for span in selection.spans for file in span.files}
+        dealt = pieces.deal(files, data, span_of=span_of)
         plan = Plan(
             uri=uri,
             data=data,
@@ -105,7 +106,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         if problems:
             raise BadInput(problems)
         tf.io.gfile.rmtree(f"{uri}/{pieces.RESULTS}")
-        return _summary(selection, by_file, rows)
+        return _summary(selection, by_file, rows, _shards_of_spans(plan, dealt, span_of))
 
     def _run(self, plan: Plan, dealt: Sequence[Piece]) -> None:
         results = f"{plan.uri}/{pieces.RESULTS}"
@@ -284,12 +285,30 @@ def _split_problems(rows: Mapping[str, int]) -> Iterator[Problem]:
             )
 
 
-def _summary(selection: spans.Selection, by_file: Mapping[str, UnitResult], rows: Mapping[str, int]) -> dict[str, Any]:
+def _shards_of_spans(plan: Plan, dealt: Sequence[Piece], span_of: Mapping[str, int]) -> dict[int, list[int]]:
+    """Returns the numbers of the shards that hold rows of each span and of no other."""
+    shards: dict[int, list[int]] = {}
+    mixed: set[int] = set()
+    for piece in dealt:
+        held = {span_of[unit.path] for unit in piece.units}
+        mixed |= held if len(held) > 1 else set()
+        first = piece.index * plan.shards_per_piece
+        shards.setdefault(min(held), []).extend(range(first, first + plan.shards_per_piece))
+    return {span: numbers for span, numbers in shards.items() if span not in mixed}
+
+
+def _summary(
+    selection: spans.Selection,
+    by_file: Mapping[str, UnitResult],
+    rows: Mapping[str, int],
+    shards: Mapping[int, Sequence[int]],
+) -> dict[str, Any]:
     return {
         "spans": [
             {
                 "span": span.number,
                 "version": span.version,
+                "shards": list(shards.get(span.number, ())),
                 "files": [
                     {
                         "path": file.path,

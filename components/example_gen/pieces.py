@@ -2,8 +2,7 @@
 
 Guarantee: the same files and settings give the same pieces, each piece the same shards under the same names with the
 same rows in the same order, however often and wherever it is done; a shard shows under its name only when it is whole.
-(The
-bytes of a row may differ: the encoder writes the features of a tf.Example in any order.)
+The bytes of a row may differ: the encoder writes the features of a tf.Example in any order.
 
     for piece in deal(files, data):
         result = Converter(plan).convert(piece)
@@ -36,6 +35,8 @@ PIECE = 64 << 20
 """Bytes of stored data that a piece aims at, at the most."""
 RESULTS = ".pieces"
 """Folder for the pieces' results while the work goes on."""
+SPANS_APART = 64
+"""How many of the newest spans have shards of their own."""
 _EXAMPLES_KEPT = 5
 _HOPELESS_AFTER = 10_000
 """Lines after which a range whose lines are mostly bad is given up."""
@@ -101,25 +102,32 @@ class UnitResult:
 # --- dealing ---------------------------------------------------------------------------------------------------------
 
 
-def deal(files: Sequence[Inspected], data: settings.Data) -> list[Piece]:
+def deal(files: Sequence[Inspected], data: settings.Data, *, span_of: Mapping[str, int] | None = None) -> list[Piece]:
     """Groups the files' bytes into pieces of at most about `PIECE`, and into at least `data.shards` where files allow.
 
     Args:
         files: inspected, without problems.
         data: the settings.
+        span_of: the span of each file by path; a piece then holds files of one span only, so that whoever reads the
+            shards can tell the spans apart. (Of all but the newest `SPANS_APART` spans small files still share pieces.)
 
     Returns:
         The pieces, in the order of the files.
     """
     total = sum(file.file.size for file in files)
     target = min(PIECE, max(1, total // data.shards))
+    apart = set(sorted(set((span_of or {}).values()))[-SPANS_APART:])
     pieces: list[list[Unit]] = []
-    room = 0
+    room, before = 0, None
     for file in files:
+        span = (span_of or {}).get(file.file.path)
+        ends = span != before and (span in apart or before in apart)
+        before = span
         for unit, size in _units(file, data):
-            if size > room or not pieces:
+            if size > room or ends or not pieces:
                 pieces.append([])
                 room = target
+                ends = False
             pieces[-1].append(unit)
             room -= size
     return [Piece(index=index, units=tuple(units)) for index, units in enumerate(pieces)]
