@@ -16,9 +16,8 @@ from typing import Annotated, Literal, NamedTuple
 
 import pydantic
 
-from evergreen.errors import Problem
-
 from evergreen import expressions
+from evergreen.errors import Problem
 
 Share = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
 """A part of a whole, in [0, 1]."""
@@ -77,6 +76,8 @@ class Data(Section):
     """The share of a file's rows that may go to quarantine before the run stops."""
     generator: str | None = None
     """Dotted path of a module that makes the built-in data where there are none yet."""
+    span_column: ColumnName | None = None
+    """Name of an integer column that every row gets with the number of its span; none by default."""
 
     @pydantic.field_validator("splits")
     @classmethod

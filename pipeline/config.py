@@ -38,6 +38,8 @@ class Config(settings.Section):
     label: settings.Label
     features: Annotated[dict[str, settings.Feature], pydantic.Field(min_length=1)]
     """What the model sees, by name; the kind says how it is made of raw columns."""
+    weights: settings.Weights | None = None
+    """How much each row counts in training; all the same where it is left out."""
     model: settings.Model = settings.Model()
     training: settings.Training = settings.Training()
     validation: settings.Validation = settings.Validation()
@@ -45,7 +47,9 @@ class Config(settings.Section):
 
     def preprocessing(self) -> settings.Preprocessing:
         """Returns the part that `preprocessing_fn` needs."""
-        return settings.Preprocessing(features=self.features, label=self.label)
+        return settings.Preprocessing(
+            features=self.features, label=self.label, weights=self.weights, span_column=self.data.span_column
+        )
 
     def trainer(self) -> settings.TrainerConfig:
         """Returns the part that `run_fn` needs."""
@@ -331,8 +335,10 @@ def _check(config: Config, *, path: Path, lines: Mapping[Path_, int], look_for_d
         yield from _check_features(config, where)
     if {"label", "evaluation"} <= sound:
         yield from _check_metrics(config, where)
+    yield from _check_functions(config, where)
     if "data" in sound:
         yield from _check_generator(config, where)
+        yield from _check_weights(config, where)
         if look_for_data:
             yield from _check_data(config, where)
     yield from _check_custom(config, where)
@@ -355,13 +361,37 @@ def _check_features(config: Config, where: Any) -> Iterator[Problem]:
                 expected="a name without '/', which Keras refuses",
                 action="Rename the feature; its raw column may keep the name and stand in `column`.",
             )
-        if name == config.label.column:
+    for problem in settings.name_problems(config.features, config.label.column):
+        yield dataclasses.replace(problem, where=where(*problem.where.split(".", 1)))
+
+
+def _check_functions(config: Config, where: Any) -> Iterator[Problem]:
+    for name, feature in config.features.items():
+        if isinstance(feature, settings.Custom) and not _is_module(feature.function.rpartition(".")[0]):
             yield Problem(
-                where=where("features", name),
-                found="a feature with the name of the label",
-                expected="another name",
-                action="Rename the feature and give its raw column as `column`.",
+                where=where("features", name, "function"),
+                found=f"{feature.function!r}, whose module cannot be imported",
+                expected="the dotted path of a function in a module of this project",
+                action="Correct the path, for example transform.own.my_function.",
             )
+
+
+def _check_weights(config: Config, where: Any) -> Iterator[Problem]:
+    if config.weights is None or config.weights.half_life_spans is None or config.data.span_column is not None:
+        return
+    yield Problem(
+        where=where("weights", "half_life_spans"),
+        found="no data.span_column",
+        expected="the name of the column that tells each row's span",
+        action="Add `span_column: span` under data, and the column (INT) to the schema where there is one.",
+    )
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _check_metrics(config: Config, where: Any) -> Iterator[Problem]:
@@ -396,11 +426,7 @@ def _check_generator(config: Config, where: Any) -> Iterator[Problem]:
     generator = config.data.generator
     if generator is None:
         return
-    try:
-        found = importlib.util.find_spec(generator)
-    except (ImportError, ValueError):
-        found = None
-    if found is None:
+    if not _is_module(generator):
         yield Problem(
             where=where("data", "generator"),
             found=f"{generator!r}, which cannot be imported",
@@ -510,13 +536,13 @@ def _uses(config: Config) -> Iterator[tuple[Path_, str, tuple[str, ...]]]:
         label_types = numbers if config.label.task is settings.Task.REGRESSION else ("INT", "BYTES")
         yield ("label", "column"), config.label.column, label_types
     for name, feature in config.features.items():
-        if isinstance(feature, settings.Cross):
-            for position, part in enumerate(feature.parts):
-                yield ("features", name, "parts", position, "column"), part.column, ("INT",)
-            continue
-        wanted = {"numeric": numbers, "identity": ("INT",), "vocabulary": ("INT", "BYTES")}[feature.kind]
-        location: Path_ = ("features", name, "column") if feature.column else ("features", name)
-        yield location, feature.column or name, wanted
+        for use in settings.uses(name, feature):
+            yield ("features", name, *use.location), use.column, use.types
+    if config.weights is not None and config.weights.column is not None:
+        yield ("weights", "column"), config.weights.column, numbers
+    by_recency = config.weights is not None and config.weights.half_life_spans is not None
+    if by_recency and "data" in sound and config.data.span_column is not None:
+        yield ("data", "span_column"), config.data.span_column, ("INT",)
     for position, columns in enumerate(config.evaluation.slices if "evaluation" in sound else ()):
         for place, column in enumerate(columns):
             yield ("evaluation", "slices", position, place), column, anything

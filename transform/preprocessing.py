@@ -1,10 +1,12 @@
 """Raw columns to model inputs, driven by the configuration: the same graph at training and at serving, with no skew.
 
-Every feature becomes one dense column of shape [batch], whatever the schema makes of the raw one (dense or sparse):
+Every feature becomes one or a few dense columns, whatever the schema makes of the raw one (dense or sparse):
 
-* numeric: float32, scaled with what the train split says of it; a missing, NaN or infinite value becomes the mean of
-  the train split, which is 0 under `z_score`;
-* identity, vocabulary and cross: one int64 category id, or `NO_CATEGORY` where there is none.
+* numbers (`transform/numbers.py`): float32 [batch], scaled with what the train split says of them; a missing, NaN or
+  infinite value becomes the mean of the train split, which is 0 under `z_score`, or what the configuration says;
+* categories (`transform/categories.py`): an int64 id, `columns.NO_CATEGORY` where there is none; [batch], or
+  [batch, max_values] for a feature of several values a row, and for the terms of a text (`transform/text.py`);
+* moments (`transform/moments.py`) become both, by the part of the calendar.
 
 Why ids and not the one-hot vectors: `weekday` x `hour` is one number a row on disk instead of 168, decodes that much
 faster, and the first layer of the model expands a whole batch at once (`trainer/model.py`). So the four columns of the
@@ -12,24 +14,21 @@ humidity problem are 3 columns on disk and 170 inputs of the model. How many cat
 int domain of the transformed schema, where `trainer/features.py` reads it.
 
 The label passes through as float32 for a regression (the model scales inside and answers in the label's own units); a
-class label becomes the id of its class. At serving the label is not fed and nothing needs it.
+class label becomes the id of its class. At serving neither the label nor the weight of a row is fed, and nothing needs
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
-from tensorflow_transform import schema_inference
 
 from evergreen import errors, settings
-from transform import columns
-
-NO_CATEGORY = -1
-"""The id of a missing or out-of-range value: no category at all, so an all-zero one-hot vector. It is told apart from
-every real cell, and leaves the width of the model's input at the number of real cells."""
+from transform import categories, columns, moments, numbers, text, weights
 
 _SCHEMA_TYPES = {tf.float32: "FLOAT", tf.int64: "INT", tf.string: "BYTES"}
 
@@ -40,13 +39,14 @@ def preprocessing_fn(
     """Turns the raw columns into features and label; Transform traces it once for the train split and for serving.
 
     Args:
-        inputs: Raw columns by name, float32, int64 or string; dense [batch] or [batch, 1], or sparse [batch, n] of
-            which the first value of a row counts. Missing is: absent from a sparse column, NaN or infinite, the
-            smallest int64, or "".
+        inputs: Raw columns by name, float32, int64 or string; dense [batch] or [batch, n], or sparse [batch, n], of
+            which the first value of a row counts (or the first `max_values`). Missing is: absent from a sparse column,
+            NaN or infinite, the smallest int64, or "".
         custom_config: `settings.Preprocessing` as JSON.
 
     Returns:
-        One dense column of shape [batch] for each feature (float32, or int64 ids) and for the label.
+        The dense columns of each feature by the names of `settings.output_columns` (float32 [batch], or int64 ids
+        [batch] or [batch, n]), of the label, and `columns.WEIGHT` where weights are asked for.
 
     Raises:
         BadInput: when columns are missing or of a type that the feature's kind cannot use, all of them at once.
@@ -55,8 +55,12 @@ def preprocessing_fn(
     problems = _problems(inputs, config)
     if problems:
         raise errors.BadInput(problems)
-    outputs = {name: _feature(name, feature, inputs) for name, feature in config.features.items()}
+    outputs: dict[str, tf.Tensor] = {}
+    for name, feature in config.features.items():
+        outputs.update(zip(settings.output_columns(name, feature), _feature(name, feature, inputs), strict=True))
     outputs[config.label.column] = _label(config.label, inputs[config.label.column])
+    if config.weights is not None:
+        outputs[columns.WEIGHT] = weights.weight(config, inputs)
     return outputs
 
 
@@ -70,71 +74,69 @@ def label_vocabulary_name(column: str) -> str:
     return f"classes_{column}"
 
 
-def _feature(name: str, feature: settings.Feature, inputs: Mapping[str, Any]) -> tf.Tensor:
+def _feature(name: str, feature: settings.Feature, inputs: Mapping[str, Any]) -> list[tf.Tensor]:
     if isinstance(feature, settings.Cross):
-        return _cross(feature, inputs)
-    column = columns.to_dense(inputs[feature.column or name])
-    if isinstance(feature, settings.Numeric):
-        return _numeric(column, feature.scale)
+        return [categories.cross(feature, inputs)]
+    if isinstance(feature, settings.Custom):
+        return _custom(name, feature, inputs)
+    column = inputs[feature.column or name]
+    if isinstance(feature, settings.Vocabulary):
+        return [categories.vocabulary(feature, column, file=vocabulary_name(name))]
     if isinstance(feature, settings.Identity):
-        return _with_size(_digit(column, feature.size), feature.size)
-    return _vocabulary(name, feature, column)
+        return [categories.identity(feature, column)]
+    if isinstance(feature, settings.Hash):
+        return [categories.hashed(feature, column)]
+    if isinstance(feature, settings.Boolean):
+        return [categories.boolean(feature, column)]
+    return _of_dense(feature, columns.to_dense(column))
 
 
-def _numeric(column: tf.Tensor, scale: str) -> tf.Tensor:
-    """Scales a column and puts the train split's mean where a number is missing, float32 [batch]."""
-    numbers = columns.to_float(column)
-    present = columns.present(numbers)
-    if scale == "z_score":
-        scaled = tft.scale_to_z_score(present)
-        return columns.to_dense(scaled, missing=0.0)
-    mean = columns.finite_or_zero(tft.mean(present))
-    filled = tf.where(tf.math.is_finite(numbers), numbers, mean)
-    if scale == "none":
-        return filled
-    low = tft.min(present)
-    return tf.math.divide_no_nan(filled - low, tft.max(present) - low)
+def _of_dense(
+    feature: settings.Numeric | settings.Buckets | settings.Cyclical | settings.Calendar | settings.Text,
+    column: tf.Tensor,
+) -> list[tf.Tensor]:
+    if isinstance(feature, settings.Numeric):
+        return numbers.numeric(feature, column)
+    if isinstance(feature, settings.Cyclical):
+        return numbers.circle(columns.to_float(column, tf.float64), feature.period)
+    if isinstance(feature, settings.Calendar):
+        return moments.calendar(feature, column)
+    if isinstance(feature, settings.Text):
+        return [text.terms(feature, column)]
+    ids = numbers.intervals(column, quantiles=feature.quantiles, boundaries=feature.boundaries)
+    return [categories.sized(ids, feature.quantiles or len(feature.boundaries or ()) + 1)]
 
 
-def _digit(column: tf.Tensor, size: int) -> tf.Tensor:
-    """Keeps ids in [0, size) and makes everything else `NO_CATEGORY`, int64 [batch]."""
-    return tf.where((column >= 0) & (column < size), column, tf.cast(NO_CATEGORY, tf.int64))
+def _custom(name: str, feature: settings.Custom, inputs: Mapping[str, Any]) -> list[tf.Tensor]:
+    """Calls the configuration's function.
 
-
-def _cross(cross: settings.Cross, inputs: Mapping[str, Any]) -> tf.Tensor:
-    """Numbers the cells in mixed radix, the first part the slowest: weekday * 24 + hour.
-
-    One part out of its range would alias a cell of another row (hour 24 of Monday is hour 0 of Tuesday), therefore
-    the whole cross is `NO_CATEGORY` then.
+    Raises:
+        BadInput: when it does not return what it should.
     """
-    cell: tf.Tensor = tf.constant(0, tf.int64)
-    size = 1
-    valid: tf.Tensor = tf.constant(True)
-    for part in cross.parts:
-        digit = _digit(columns.to_dense(inputs[part.column]), part.size)
-        valid = valid & (digit != NO_CATEGORY)
-        cell = cell * part.size + digit
-        size *= part.size
-    return _with_size(tf.where(valid, cell, tf.cast(NO_CATEGORY, tf.int64)), size)
+    given = {column: columns.to_dense(inputs[column]) for column in feature.columns}
+    made = tf.convert_to_tensor(_function(feature.function)(given))
+    flat, wide = tf.TensorShape([None]), tf.TensorShape([None, feature.width])
+    fits = made.shape.is_compatible_with(flat if feature.width == 1 else wide) or made.shape.is_compatible_with(wide)
+    if not fits or not (made.dtype.is_integer or made.dtype.is_floating or made.dtype == tf.bool):
+        raise errors.BadInput([_not_a_column(name, feature, made)])
+    matrix = tf.reshape(made, [-1, feature.width])
+    if feature.size is not None:
+        return [categories.of_integers(tf.cast(matrix[:, 0], tf.int64), feature.size)]
+    matrix = tf.cast(matrix, tf.float64)
+    matrix = tf.where(tf.math.is_finite(matrix), matrix, tf.constant(float("nan"), tf.float64))
+    return [numbers.scaled(matrix[:, position], feature.scale) for position in range(feature.width)]
 
 
-def _vocabulary(name: str, feature: settings.Vocabulary, column: tf.Tensor) -> tf.Tensor:
-    """Numbers the values by frequency, then the buckets for values that the vocabulary lacks, int64 [batch]."""
-    ids = tft.compute_and_apply_vocabulary(
-        columns.as_terms(columns.present(column)),
-        top_k=feature.top_k,
-        frequency_threshold=feature.min_frequency if feature.min_frequency > 1 else None,
-        num_oov_buckets=feature.out_of_vocabulary,
-        vocab_filename=vocabulary_name(name),
-    )
-    size = tft.get_num_buckets_for_transformed_feature(ids)
-    return _with_size(columns.to_dense(ids, missing=NO_CATEGORY), size)
+def _function(path: str) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+    """Imports a function by its dotted path.
 
-
-def _with_size(ids: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
-    """Writes the number of categories into the transformed schema, as an int domain."""
-    schema_inference.set_tensor_schema_override(ids, tf.constant(NO_CATEGORY, tf.int64), tf.cast(size, tf.int64) - 1)
-    return ids
+    Raises:
+        ImportError: when there is no such module.
+        AttributeError: when the module has no such function.
+    """
+    module, _, function = path.rpartition(".")
+    found: Callable[[dict[str, tf.Tensor]], tf.Tensor] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def _label(label: settings.Label, column: tf.Tensor | tf.SparseTensor) -> tf.Tensor:
@@ -144,37 +146,31 @@ def _label(label: settings.Label, column: tf.Tensor | tf.SparseTensor) -> tf.Ten
     ids = tft.compute_and_apply_vocabulary(
         columns.as_terms(columns.present(dense)),
         num_oov_buckets=0,
-        default_value=NO_CATEGORY,
+        default_value=columns.NO_CATEGORY,
         vocab_filename=label_vocabulary_name(label.column),
     )
-    return columns.to_dense(ids, missing=NO_CATEGORY)
+    return columns.to_dense(ids, missing=columns.NO_CATEGORY)
 
 
 def _problems(inputs: Mapping[str, Any], config: settings.Preprocessing) -> list[errors.Problem]:
     wanted = [
-        (f"features.{name}", column, _allowed(feature))
+        (f"features.{name}", use.column, use.types)
         for name, feature in config.features.items()
-        for column in settings.raw_columns(name, feature)
+        for use in settings.uses(name, feature)
     ]
-    numeric = {tf.float32, tf.int64}
     regression = config.label.task is settings.Task.REGRESSION
-    wanted.append(("label", config.label.column, numeric if regression else {tf.int64, tf.string}))
-    problems = [problem for where, column, allowed in wanted if (problem := _problem(inputs, where, column, allowed))]
-    if config.label.column in config.features:
-        problems.append(_name_of_label(config.label.column))
+    wanted.append(("label", config.label.column, ("INT", "FLOAT") if regression else ("INT", "BYTES")))
+    if config.weights and config.weights.column:
+        wanted.append(("weights.column", config.weights.column, ("INT", "FLOAT")))
+    if config.weights and config.weights.half_life_spans:
+        wanted.append(("data.span_column", config.span_column or "", ("INT",)))
+    problems = [problem for where, column, types in wanted if (problem := _problem(inputs, where, column, types))]
+    problems += settings.name_problems(config.features, config.label.column)
+    problems += [problem for name, feature in config.features.items() if (problem := _function_problem(name, feature))]
     return problems
 
 
-def _allowed(feature: settings.Feature) -> set[tf.DType]:
-    if isinstance(feature, settings.Numeric):
-        return {tf.float32, tf.int64}
-    if isinstance(feature, settings.Vocabulary):
-        return {tf.int64, tf.string}
-    return {tf.int64}
-
-
-def _problem(inputs: Mapping[str, Any], where: str, column: str, allowed: set[tf.DType]) -> errors.Problem | None:
-    types = " or ".join(sorted(_SCHEMA_TYPES[dtype] for dtype in allowed))
+def _problem(inputs: Mapping[str, Any], where: str, column: str, types: tuple[str, ...]) -> errors.Problem | None:
     if column not in inputs:
         return errors.Problem(
             where=where,
@@ -182,20 +178,41 @@ def _problem(inputs: Mapping[str, Any], where: str, column: str, allowed: set[tf
             expected=f"one of {', '.join(sorted(inputs))}",
             action="Correct the name in the configuration or add the column to the schema.",
         )
-    if inputs[column].dtype not in allowed:
+    found = _SCHEMA_TYPES.get(inputs[column].dtype, inputs[column].dtype.name)
+    if found not in types:
         return errors.Problem(
             where=where,
-            found=f"column {column!r} of type {_SCHEMA_TYPES.get(inputs[column].dtype, inputs[column].dtype.name)}",
-            expected=types,
+            found=f"column {column!r} of type {found}",
+            expected=" or ".join(types),
             action="Choose another kind of feature or correct the type in the schema.",
         )
     return None
 
 
-def _name_of_label(column: str) -> errors.Problem:
+def _function_problem(name: str, feature: settings.Feature) -> errors.Problem | None:
+    if not isinstance(feature, settings.Custom):
+        return None
+    try:
+        found = _function(feature.function)
+    except Exception as error:  # noqa: BLE001  importing it runs code of the user's
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        if callable(found):
+            return None
+        reason = f"a {type(found).__name__}, which cannot be called"
     return errors.Problem(
-        where=f"features.{column}",
-        found="a feature with the name of the label",
-        expected="another name",
-        action="Rename the feature.",
+        where=f"features.{name}.function",
+        found=f"{feature.function}: {reason}",
+        expected="the dotted path of a function in a module of the project",
+        action="Correct the path or the module.",
+    )
+
+
+def _not_a_column(name: str, feature: settings.Custom, made: tf.Tensor) -> errors.Problem:
+    expected = "[batch]" if feature.width == 1 else f"[batch, {feature.width}]"
+    return errors.Problem(
+        where=f"features.{name}.function",
+        found=f"{feature.function} returns {made.dtype.name} of shape {made.shape}",
+        expected=f"numbers of shape {expected}",
+        action="Correct the function, or the feature's width.",
     )
