@@ -320,8 +320,8 @@ def _busy(api: Api, item: Scheduled) -> str | None:
 
 def _due(api: Api, item: Scheduled) -> str | None:
     """Says which time of a schedule is too near to replace it, if one is."""
-    now = api.clock.now()
     last = _last_time(api, item)
+    now = api.clock.now()
     near = item.next_after(now - SETTLE, last)
     if near is not None and last is not None and last >= near:
         # Its run has been started.
