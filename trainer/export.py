@@ -4,7 +4,8 @@ Signatures:
 
 * `serving_default`: `examples`, serialized tf.Examples, string [batch];
 * `raw`: one input a raw column that a feature reads, [batch], in the schema's type and named by
-  `evergreen.signatures.input_names`, which is the column's name; missing is NaN, the smallest int64 or "";
+  `evergreen.signatures.input_names`, which is the column's name; missing is NaN, the smallest int64 or "". A column of
+  which a feature reads several values a row is [batch, n], with missing values behind a row's last one;
 * `transform_features`: `examples` to the transformed features.
 
 The first two answer {"prediction": float32 [batch]} for a regression, {"prediction": class [batch], "probability":
@@ -74,8 +75,10 @@ def export(
     module.transform = vars(graph)
     setattr(module, WEIGHTS, {weight.path: weight.value for weight in model.weights})
     examples = tf.TensorSpec([None], tf.string, name="examples")
+    listed = settings.listed_columns(config.features)
     columns_spec = {
-        names[column]: tf.TensorSpec([None], feature.dtype, name=names[column]) for column, feature in spec.items()
+        names[column]: tf.TensorSpec([None, None] if column in listed else [None], feature.dtype, name=names[column])
+        for column, feature in spec.items()
     }
     served = {
         "serving_default": _traced(serving_default, examples),
@@ -117,9 +120,10 @@ def _traced(function: Callable[..., Tensors], spec: Any) -> Any:
 
 
 def _as_in_schema(column: tf.Tensor, feature: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.Tensor:
-    """Gives a column [batch] the form that the transform graph was traced with."""
+    """Gives a column [batch] or [batch, n] the form that the transform graph was traced with."""
     if isinstance(feature, tf.io.FixedLenFeature):
-        return tf.reshape(column, [-1, *feature.shape])
+        values = columns.to_matrix(column, feature.shape[0] if feature.shape else 1)
+        return tf.reshape(values, [-1, *feature.shape])
     return columns.present(column)
 
 

@@ -2,7 +2,8 @@
 
 The first layers turn a batch of compact columns into one matrix: numbers as they are and each category column one-hot,
 170 wide for the humidity problem (2 numbers and 168 cells). Columns of more than `one_hot_up_to` categories are
-embedded instead. A linear part, a deep part or both read from there.
+embedded instead. Columns of several ids a row are multi-hot, or the sum of their embeddings. A linear part, a deep part
+or both read from there.
 """
 
 from __future__ import annotations
@@ -43,6 +44,22 @@ class OneHot(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="evergreen")
+class MultiHot(OneHot):
+    """Ids [batch, n] to rows with a one for each of them [batch, size]; ids outside of [0, size) count for nothing."""
+
+    def call(self, ids: Any) -> Any:
+        """Expands a batch, one place after the other: all at once would take n times the memory."""
+        rows = super().call(ids[:, 0])
+        for place in range(1, ids.shape[1]):
+            rows = keras.ops.maximum(rows, super().call(ids[:, place]))
+        return rows
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Puts the categories in the place of the values."""
+        return (input_shape[0], self.size)
+
+
+@keras.saving.register_keras_serializable(package="evergreen")
 class CategoryEmbedding(keras.layers.Embedding):
     """Ids [batch] to learned vectors [batch, output_dim]; a negative id (no category) gives zeros."""
 
@@ -50,6 +67,29 @@ class CategoryEmbedding(keras.layers.Embedding):
         """Looks a batch up."""
         known = keras.ops.expand_dims(keras.ops.cast(ids >= 0, self.compute_dtype), -1)
         return super().call(keras.ops.maximum(ids, 0)) * known
+
+
+@keras.saving.register_keras_serializable(package="evergreen")
+class EmbeddingBag(CategoryEmbedding):
+    """Ids [batch, n] to the sum of their vectors, [batch, output_dim]; negative ids count for nothing."""
+
+    def call(self, ids: Any) -> Any:
+        """Looks a batch up."""
+        return keras.ops.sum(super().call(ids), axis=1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Puts the vector in the place of the values."""
+        return (input_shape[0], self.output_dim)
+
+
+@keras.saving.register_keras_serializable(package="evergreen")
+class EvenedEmbeddingBag(EmbeddingBag):
+    """As `EmbeddingBag`, divided by the root of how many ids there are: long rows are not louder than short ones."""
+
+    def call(self, ids: Any) -> Any:
+        """Looks a batch up."""
+        count = keras.ops.sum(keras.ops.cast(ids >= 0, self.compute_dtype), axis=1, keepdims=True)
+        return super().call(ids) / keras.ops.sqrt(keras.ops.maximum(count, 1.0))
 
 
 def build(
@@ -70,21 +110,25 @@ def build(
         seed: Of the initial weights.
 
     Returns:
-        A model from {name: [batch]} to float32 [batch, 1]: the prediction in the label's own units for a regression,
-        the probability of the second class for two classes; for more of them [batch, classes] probabilities.
+        A model from {name: [batch], or [batch, n] for several ids a row} to float32 [batch, 1]: the prediction in the
+        label's own units for a regression, the probability of the second class for two classes; for more of them
+        [batch, classes] probabilities.
     """
     if seed is not None:
         keras.utils.set_random_seed(seed)
     inputs = {name: keras.Input((), name=name, dtype="float32") for name in features.numeric}
-    inputs |= {name: keras.Input((), name=name, dtype="int64") for name in features.categories}
+    inputs |= {
+        name: keras.Input((features.lengths[name],) if name in features.lengths else (), name=name, dtype="int64")
+        for name in features.categories
+    }
     names = _Names(features.names)
     first = _first_layers(config, features, inputs, names)
     outputs = len(features.classes) if len(features.classes) > 2 else 1
     parts = []
     if config.kind in ("linear", "wide_deep"):
-        parts += _wide(first, outputs, names)
+        parts += _wide(first, features, outputs, names)
     if config.kind in ("deep", "wide_deep"):
-        parts.append(_deep(config, first, outputs, names))
+        parts.append(_deep(config, first, features, outputs, names))
     scores = keras.layers.Add(name=names("scores"))(parts) if len(parts) > 1 else parts[0]
     return keras.Model(inputs, _output(features, scores, names, (label_mean, label_deviation)), name=config.kind)
 
@@ -117,7 +161,7 @@ def _first_layers(
     large = {name: (inputs[name], size) for name, size in features.categories.items() if size > config.one_hot_up_to}
     columns = [keras.layers.Reshape((1,), name=names("column", name))(inputs[name]) for name in features.numeric]
     columns += [
-        OneHot(size, name=names("one_hot", name))(inputs[name])
+        (MultiHot if name in features.lengths else OneHot)(size, name=names("one_hot", name))(inputs[name])
         for name, size in features.categories.items()
         if name not in large
     ]
@@ -128,21 +172,23 @@ def _first_layers(
     return _First(keras.layers.Concatenate(name=names(INPUT_LAYER))(columns), large)
 
 
-def _wide(first: _First, outputs: int, names: _Names) -> list[Any]:
+def _wide(first: _First, features: features_lib.Features, outputs: int, names: _Names) -> list[Any]:
     """A weight for every number and category; an embedding as wide as the output is just that for large columns."""
     parts = []
     if first.matrix is not None:
         parts.append(keras.layers.Dense(outputs, name=names("wide"), kernel_initializer="zeros")(first.matrix))
     for name, (ids, size) in first.large.items():
-        weights = CategoryEmbedding(size, outputs, embeddings_initializer="zeros", name=names("wide", name))
+        kind = EmbeddingBag if name in features.lengths else CategoryEmbedding
+        weights = kind(size, outputs, embeddings_initializer="zeros", name=names("wide", name))
         parts.append(weights(ids))
     return parts
 
 
-def _deep(config: settings.Model, first: _First, outputs: int, names: _Names) -> Any:
+def _deep(config: settings.Model, first: _First, features: features_lib.Features, outputs: int, names: _Names) -> Any:
     parts = [] if first.matrix is None else [first.matrix]
     for name, (ids, size) in first.large.items():
-        parts.append(CategoryEmbedding(size, embedding_width(size), name=names("embedding", name))(ids))
+        kind = EvenedEmbeddingBag if name in features.lengths else CategoryEmbedding
+        parts.append(kind(size, embedding_width(size), name=names("embedding", name))(ids))
     hidden = keras.layers.Concatenate(name=names("deep_inputs"))(parts) if len(parts) > 1 else parts[0]
     for number, units in enumerate(config.hidden_units, start=1):
         hidden = keras.layers.Dense(units, activation="relu", name=names(f"hidden_{number}"))(hidden)

@@ -56,6 +56,31 @@ def test_no_category_of_an_embedded_column_adds_nothing() -> None:
     assert model(_batch(large=[0, 999, -1])).numpy().ravel().tolist() == [5.0, 5.0, 0.0]
 
 
+def test_several_ids_a_row_are_multi_hot() -> None:
+    ids = np.array([[2, 0, -1], [-1, -1, -1]])
+    assert model_lib.MultiHot(4)(ids).numpy().tolist() == [[1, 0, 1, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("kind", ["linear", "deep", "wide_deep"])
+def test_several_ids_a_row_add_up_however_many_places_they_have(kind: Any, tmp_path: Any) -> None:
+    import keras
+
+    features = features_lib.Features(
+        numeric=(), categories={"tags": 5, "terms": 1000}, lengths={"tags": 3, "terms": 4}, label="y"
+    )
+    built = model_lib.build(settings.Model(kind=kind), features, seed=1)
+    random = np.random.default_rng(0)
+    built.set_weights([random.normal(size=weight.shape) for weight in built.get_weights()])
+    path = str(tmp_path / "model.keras")
+    built.save(path)
+    rows = {"tags": np.array([[4, 1, -1], [-1, 4, 1]]), "terms": np.array([[999, 7, -1, -1], [-1, 7, -1, 999]])}
+    answers = keras.models.load_model(path)(rows).numpy()
+    np.testing.assert_allclose(answers, built(rows).numpy())
+    np.testing.assert_allclose(answers[0], answers[1], rtol=1e-5)
+    one_less = {**rows, "terms": np.array([[999, -1, -1, -1], [-1, -1, -1, -1]])}
+    assert not np.isclose(built(one_less).numpy(), answers).any()
+
+
 def test_the_untrained_linear_model_answers_the_mean() -> None:
     model = model_lib.build(settings.Model(kind="linear"), HUMIDITY, label_mean=19.0, label_deviation=6.0)
     inputs = _batch(beta1=[1.0], beta2=[1.0], week_hour=[3])
