@@ -33,6 +33,8 @@ from pipeline.display import Display, State, open_display
 CODE_OF_CANDIDATE = ("components.example_gen.executor", "transform.preprocessing", "trainer.train")
 """The modules that decide what the candidate is, up to and with the Trainer."""
 _STAMP = "evergreen_fingerprint"
+_PINNED = 100
+"""Of how many different runs it is remembered what they began with."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -229,13 +231,15 @@ class _Run:
         """
         serving = self._registry.serving()
         champion = "none" if serving is None else str(serving)
-        pinned = self._root / "champion.json"
-        if self._request.cache and pinned.is_file():
-            before = json.loads(pinned.read_text(encoding="utf-8"))
+        path = self._root / "champions.json"
+        pinned: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if self._request.cache and run_fingerprint in pinned:
             ours = serving is not None and self._registry.manifest(serving).run_fingerprint == run_fingerprint
-            if before["run_fingerprint"] == run_fingerprint and (ours or before["champion"] == champion):
-                return str(before["champion"])
-        write_whole(pinned, json.dumps({"run_fingerprint": run_fingerprint, "champion": champion}))
+            if ours or pinned[run_fingerprint] == champion:
+                return pinned[run_fingerprint]
+        pinned.pop(run_fingerprint, None)
+        pinned[run_fingerprint] = champion
+        write_whole(path, json.dumps(dict(list(pinned.items())[-_PINNED:])))
         return champion
 
     def _stamp(self, compiled: Any, node: Any) -> None:
@@ -278,11 +282,11 @@ class _Run:
         from pipeline import lineage
 
         node_id = node.node_info.id
-        self._states[node_id] = State.RUNNING
-        display.begin(node_id)
         deployment = runner_utils.extract_local_deployment_config(compiled)
         self._node_started = time.monotonic()
         self._memory = PeakMemory()
+        self._states[node_id] = State.RUNNING
+        display.begin(node_id)
         with _figures_to(display):
             info = launcher.Launcher(
                 pipeline_node=node,
@@ -358,7 +362,7 @@ def _substitute_run_id(compiled: Any, run_id: str) -> None:
 def _forget(root: Path) -> None:
     """Removes artifacts and metadata of earlier runs; the registry and the logs stay."""
     shutil.rmtree(root / "artifacts", ignore_errors=True)
-    for path in [*root.glob("metadata.db*"), *root.glob("champion.json")]:
+    for path in [*root.glob("metadata.db*"), *root.glob("champions.json")]:
         path.unlink()
 
 

@@ -20,7 +20,7 @@ FAULTS = {
     "renamed_column": "column",
     "text_in_numbers": "beta1",
     "null_column": "beta2",
-    "truncated_gzip": "gzip",
+    "truncated_gzip": "cut off",
 }
 """Name of the fault in the generator, and a word that the message has to hold."""
 
@@ -28,7 +28,6 @@ FAULTS = {
 @pytest.mark.parametrize(("fault", "word"), FAULTS.items())
 def test_a_file_that_cannot_be_used_stops_the_run(run_here, tmp_path, fault: str, word: str):
     workspace = Workspace(tmp_path)
-    workspace.configure(data__window=2)
     workspace.configure(data__window=2, data__path=f"{workspace.data}/span-{{SPAN}}/v-{{VERSION}}/*")
     humidity.generate(workspace.data, spans=1, rows=500)
     span = humidity.add_span(workspace.data, rows=500, fault=fault)

@@ -79,6 +79,7 @@ def test_sigterm_stops_in_order_and_says_how_to_resume(small: Workspace):
 
 
 def test_options_do_what_they_say(small: Workspace):
+    assert small.run().code == 0  # what the two tests before left unfinished
     again = small.run("--from", "Evaluator")
     assert again.code == 0, again.out + again.err
     states = again.states()
