@@ -131,7 +131,6 @@ class Notes:
         elif _gfile().exists(path):
             _gfile().remove(path)
 
-
     def _remove_folder(self) -> None:
         """Removes the run's folder; where other nodes have notes in it, it stays."""
         if not self._is_remote():

@@ -142,11 +142,15 @@ def _state(status: str) -> str:
 
 
 def _failures(options: argparse.Namespace, left: notes.Notes | None) -> list[Failure]:
-    ended = [note for note in (left.all() if left else []) if note.exit_code is not None]
+    found = left.all() if left else []
+    ended = [note for note in found if note.exit_code is not None]
     if ended:
         return [Failure(node=note.task, reason=_reason(note)) for note in ended]
     nodes = [node for node in options.nodes.split(",") if node]
-    return failures_in_api(options.api, options.run_id, nodes=nodes, patience=options.patience) if options.api else []
+    if options.api and (known := failures_in_api(options.api, options.run_id, nodes=nodes, patience=options.patience)):
+        return known
+    # When the exit step runs no node is at work any more: what began and never ended was killed.
+    return [Failure(node=note.task, reason="its last attempt was killed: see its pod's events") for note in found]
 
 
 def _reason(note: notes.Note) -> str:
