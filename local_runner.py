@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The command line on one machine: run the pipeline, add a span of data, ask the serving model."""
+"""The command line on one machine: describe a table, run the pipeline, review the schema, ask the serving model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parent
-VERBS = ("run", "new-span", "predict")
+VERBS = ("run", "new", "schema", "new-span", "predict")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,11 +34,12 @@ def main(arguments: Sequence[str]) -> int:
 
     options.called_from = Path.cwd()
     for name in ("config", "environment"):
-        setattr(options, name, (options.called_from / getattr(options, name)).resolve())
+        if getattr(options, name, None) is not None:
+            setattr(options, name, (options.called_from / getattr(options, name)).resolve())
     # Paths inside the configuration are relative to the project, wherever the command is given.
     os.chdir(ROOT)
     try:
-        return int({"run": _run, "new-span": _new_span, "predict": _predict}[options.verb](options))
+        return int(_DOES[options.verb](options))
     except EvergreenError as error:
         count = len(error.problems)
         print(f"{count} problem{'s' if count > 1 else ''}:", file=sys.stderr)
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="`local_runner.py run --help` lists the options of a run. Exit codes: 0 done, 1 fault, 2 bad input, "
         "3 refused by a gate, 4 another run is going on, 130 stopped.",
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="{run,new-span,predict}", required=True)
+    verbs = parser.add_subparsers(dest="verb", metavar="{run,new,schema,new-span,predict}", required=True)
 
     run = verbs.add_parser("run", parents=[common], help="run the pipeline; what has not changed is not done again")
     run.add_argument("--spans", metavar="N or N-M", help="train on these spans rather than on the latest window")
@@ -79,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--fresh", action="store_true", help="forget artifacts and metadata of earlier runs (the registry stays)"
     )
+
+    _add_new(verbs)
+    _add_schema(verbs, common)
 
     span = verbs.add_parser("new-span", parents=[common], help="add the next span of the built-in data")
     span.add_argument("--rows", type=int, default=20_000, help="rows of the span (default: 20000)")
@@ -96,6 +100,32 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--version", type=int, help="a version of the model (default: the one that serves)")
     predict.add_argument("--output", metavar="FILE", help="where the answers go (default: standard output)")
     return parser
+
+
+def _add_new(verbs: Any) -> None:
+    new = verbs.add_parser("new", help="look at a table and write its configuration and schema")
+    new.add_argument("--data", required=True, metavar="PATH", help="a file, a folder, a glob, or a pattern with {SPAN}")
+    new.add_argument("--label", required=True, metavar="COLUMN", help="the column to predict")
+    new.add_argument("--name", help="of the pipeline and the model (default: the file's or folder's)")
+    new.add_argument(
+        "--task", choices=("regression", "binary", "multiclass"), help="what the model predicts (default: by the label)"
+    )
+    new.add_argument("--config", metavar="FILE", help="where the configuration goes (default: configs/NAME.yaml)")
+    new.add_argument("--schema", metavar="FILE", help="where the schema goes (default: schemas/NAME/schema.pbtxt)")
+    new.add_argument("--force", action="store_true", help="replace what is there; the old files stay beside as .bak")
+
+
+def _add_schema(verbs: Any, common: argparse.ArgumentParser) -> None:
+    schema = verbs.add_parser("schema", help="show the schema, what the newest data would change, and accept it")
+    actions = schema.add_subparsers(dest="action", metavar="{show,diff,accept}", required=True)
+    actions.add_parser("show", parents=[common], help="the columns in words")
+    for name, words in (("diff", "what the newest data would change"), ("accept", "take these changes over")):
+        action = actions.add_parser(name, parents=[common], help=words)
+        action.add_argument("--spans", metavar="N or N-M", help="look at these spans rather than at the newest one")
+        if name == "accept":
+            action.add_argument(
+                "--column", action="append", metavar="NAME", help="only the changes of this column (may be repeated)"
+            )
 
 
 def _with_verb(arguments: Sequence[str]) -> Sequence[str]:
@@ -148,6 +178,39 @@ def _run(options: argparse.Namespace) -> int:
     )
 
 
+def _new(options: argparse.Namespace) -> int:
+    from evergreen.settings import Task
+    from pipeline import new
+
+    request = new.Request(
+        data=options.data,
+        label=options.label,
+        name=options.name,
+        task=Task(options.task) if options.task else None,
+        config=str(options.config) if options.config else None,
+        schema=options.schema,
+        force=options.force,
+    )
+    print(new.create(request, called_from=options.called_from, root=ROOT).told())
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from pipeline import config, schema_review
+
+    problem = config.load_config(options.config)
+    if options.action == "show":
+        print(schema_review.show(problem))
+        return 0
+    command = _command(options).replace("local_runner.py", "local_runner.py schema accept", 1)
+    changes = schema_review.diff(problem, spans_=options.spans, command=command)
+    if options.action == "diff":
+        print(changes.told())
+        return 0
+    print(schema_review.accept(problem, changes, columns=options.column))
+    return 0
+
+
 def _new_span(options: argparse.Namespace) -> int:
     from pipeline import config, data
 
@@ -190,6 +253,9 @@ def _opened(output: str | None, folder: Path) -> Iterator[TextIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_DOES = {"run": _run, "new": _new, "schema": _schema, "new-span": _new_span, "predict": _predict}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,493 @@
+"""From what a table holds to what the configuration says, each choice with its reason.
+
+Guarantee: pure functions of a `Profile`; nothing is read or written. A choice is never silent: a column that is no
+feature has the reason why, and what looks dangerous (a leak, an identifier) is also told as a warning.
+
+A new kind of feature slots in as one more `_Rule` in `_RULES`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from evergreen import settings
+from pipeline import leaks
+from pipeline.profile import Column, Profile, Type
+
+Value = Any
+"""What YAML holds: a number, a text, a list or a dictionary of them."""
+
+_MAX_INTEGER_CLASSES = 20
+_MAX_CLASSES = 1000
+_SMALL = 2_000
+"""Rows below which the parts for eval and test are larger."""
+_LINEAR_BELOW = 1_000
+"""Rows of the train split below which a network has too little to learn from."""
+_FEW_WORDS = 3.0
+"""Words a value from which a text column is prose."""
+_CATEGORY_NAME = re.compile(
+    r"(^|[_. -])(code|zip|plz|postcode|postal|category|class|group|region|type|month|weekday)([_. -]|$)", re.IGNORECASE
+)
+_ID_NAME = re.compile(r"(^|[_. -])(id|ids|uuid|guid|key|hash|index|row|serial|unnamed: 0)$", re.IGNORECASE)
+_TIME_NAME = re.compile(r"time|date|stamp|_at$|_ts$|^ts$|epoch", re.IGNORECASE)
+_ID_CAMEL = re.compile(r"[a-z0-9]I[Dd]$")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Feature:
+    """A feature of the model."""
+
+    column: str
+    body: Mapping[str, Value]
+    """The feature's section of the configuration, without `column`."""
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A column that is no feature."""
+
+    column: str
+    reason: str
+    warning: bool = False
+    """Whether the reason is worth a warning on the screen."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One key of a section with its value and the reason."""
+
+    key: str
+    value: Value
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choices:
+    """All that `new` decides."""
+
+    task: settings.Task
+    task_reason: str
+    features: list[Feature]
+    left_out: list[LeftOut]
+    data: list[Setting]
+    model: list[Setting]
+    training: list[Setting]
+    validation: list[Setting]
+    evaluation: list[Setting]
+    warnings: list[str]
+    smallest_split: int
+    """Rows that the smallest split has, about."""
+
+
+def choose(profile: Profile, *, label: str, task: settings.Task | None = None) -> Choices:
+    """Decides everything.
+
+    Args:
+        profile: what the table holds.
+        label: the column to predict, one of the profile's.
+        task: what the model predicts, where the person said it.
+    """
+    column = profile.columns[label]
+    found, reason = task_of(column)
+    chosen, why = (task, "as asked for with --task") if task else (found, reason)
+    target = _target(column, chosen)
+    features, left_out = _split_columns(profile, label=label, target=target)
+    splits = _splits(profile.rows)
+    parts = splits.value
+    rows = {name: profile.rows * part // sum(parts.values()) for name, part in parts.items()}
+    usable = max(1, round(rows["train"] * (1.0 - column.missing_share)))
+    width = sum(_width(feature, profile.columns[feature.column]) for feature in features)
+    return Choices(
+        task=chosen,
+        task_reason=why,
+        features=features,
+        left_out=left_out,
+        data=[splits],
+        model=list(_model(usable, width)),
+        training=list(_training(usable, width, chosen)),
+        validation=list(_validation(rows["train"])),
+        evaluation=list(_evaluation(chosen, round(rows["test"] * (1.0 - column.missing_share)))),
+        warnings=list(_warnings(profile, column, chosen, left_out)),
+        smallest_split=max(1, min(rows.values())),
+    )
+
+
+# --- the label -------------------------------------------------------------------------------------------------------
+
+
+def task_of(label: Column) -> tuple[settings.Task, str]:
+    """Tells what the label asks for, with the reason."""
+    distinct = label.distinct
+    if label.type is Type.STRING:
+        return _classes(distinct), f"the label is text with {label.distinct_in_words()} different values"
+    if label.type is Type.FLOAT:
+        return settings.Task.REGRESSION, f"the label is a number with {label.distinct_in_words()} different values"
+    dense = distinct <= _MAX_INTEGER_CLASSES and label.distinct_exact and label.present >= 5 * distinct
+    if dense:
+        values = sorted(int(value) for value in label.counts)
+        shown = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
+        return _classes(
+            distinct
+        ), f"the label is one of {distinct} whole numbers ({shown}); --task regression otherwise"
+    return settings.Task.REGRESSION, f"the label is a whole number with {label.distinct_in_words()} different values"
+
+
+def _classes(distinct: int) -> settings.Task:
+    return settings.Task.BINARY if distinct <= 2 else settings.Task.MULTICLASS
+
+
+def _target(label: Column, task: settings.Task) -> Any:
+    """Returns the label's sample as the leak check wants it: numbers for a regression, else text."""
+    if task is settings.Task.REGRESSION or label.type is Type.STRING:
+        return label.sample
+    import pyarrow as pa
+
+    known = np.isfinite(label.sample)
+    return pa.array([str(int(value)) if ok else None for value, ok in zip(label.sample, known, strict=True)])
+
+
+# --- the columns -----------------------------------------------------------------------------------------------------
+
+
+def _split_columns(profile: Profile, *, label: str, target: Any) -> tuple[list[Feature], list[LeftOut]]:
+    features: list[Feature] = []
+    left_out: list[LeftOut] = []
+    leaking: list[tuple[Feature, LeftOut]] = []
+    for column in profile.columns.values():
+        if column.name == label:
+            continue
+        verdict = _verdict(column)
+        if isinstance(verdict, LeftOut):
+            left_out.append(verdict)
+            continue
+        score = leaks.score(column.sample, target)
+        if score < leaks.LEAK:
+            features.append(verdict)
+            continue
+        reason = f"alone it gives the label away (score {score:.3f} of 1 on rows held out): known only after the fact?"
+        leaking.append((verdict, LeftOut(column=column.name, reason=reason, warning=True)))
+    if not features:
+        # With nothing else to learn from, the one column that determines the label is more likely an honest one.
+        return [feature for feature, _ in leaking], left_out
+    return features, left_out + [left for _, left in leaking]
+
+
+def _verdict(column: Column) -> Feature | LeftOut:
+    for rule in _RULES:
+        if verdict := rule(column):
+            return verdict
+    raise AssertionError(f"no rule for {column.name}")  # the last rules take everything
+
+
+_Rule = Callable[[Column], Feature | LeftOut | None]
+
+
+def _empty(column: Column) -> LeftOut | None:
+    return LeftOut(column=column.name, reason="no value in any row") if not column.present else None
+
+
+def _constant(column: Column) -> LeftOut | None:
+    if column.distinct > 1:
+        return None
+    value = next(iter(column.counts), "")
+    return LeftOut(column=column.name, reason=f"constant: {_short(value)} in every row that has a value")
+
+
+def _identifier(column: Column) -> LeftOut | None:
+    if column.type is Type.FLOAT or column.present < 20 or column.timestamps:
+        return None
+    named = bool(_ID_NAME.search(column.name) or _ID_CAMEL.search(column.name))
+    share = _unique_share(column)
+    if column.type is Type.STRING and share >= 0.98 and _words(column) < _FEW_WORDS:
+        return _is_identifier(column, f"{share:.0%} of its values are different")
+    if column.type is Type.INT and share == 1.0 and (named or _counts_up(column)):
+        return _is_identifier(column, "every value is another whole number" + ("" if named else ", counting up"))
+    if named and share > 0.2:
+        return _is_identifier(column, f"its name says so, and it has {column.distinct_in_words()} different values")
+    return None
+
+
+def _is_identifier(column: Column, why: str) -> LeftOut:
+    return LeftOut(column=column.name, reason=f"an identifier: {why}; a model would learn rows by heart", warning=True)
+
+
+def _counts_up(column: Column) -> bool:
+    """Tells whether whole numbers number the rows: they fill their range and rise or fall from row to row."""
+    known = column.sample[np.isfinite(column.sample)]
+    if len(known) < 2:
+        return False
+    steps = np.diff(known)
+    bounds = column.range()
+    dense = bounds is not None and bounds[1] - bounds[0] < 2.0 * column.present
+    return bool(dense or np.all(steps > 0) or np.all(steps < 0))
+
+
+def _timestamp(column: Column) -> Feature | None:
+    if not column.timestamps:
+        return None
+    known = list(column.timestamps)
+    dated = any(format_ == "iso" or "%d" in format_ for format_ in known)
+    parts = ["hour"] * column.clock + ["weekday", "month"] * dated
+    body: dict[str, Value] = {"kind": "calendar", "parts": parts}
+    if known != ["iso"]:
+        body["formats"] = known
+    shares = " and ".join(f"{format_} ({share:.0%})" for format_, share in column.timestamps.items())
+    reason = f"moments written as {shares}{_missing(column)}; parts that come again, not the date, which never does"
+    return Feature(column=column.name, body=body, reason=reason)
+
+
+def _epoch(column: Column) -> Feature | None:
+    """Whole numbers that are moments: seconds or milliseconds of the years 2001 to 2065, with a name that says so."""
+    bounds = column.range()
+    if column.type is not Type.INT or bounds is None or not _TIME_NAME.search(column.name):
+        return None
+    for format_, second in settings.EPOCHS.items():
+        if 1e9 * second <= bounds[0] and bounds[1] < 3e9 * second:
+            body = {"kind": "calendar", "parts": ["hour", "weekday", "month"], "formats": [format_]}
+            reason = f"moments, by name and size, written as {format_}; parts that come again"
+            return Feature(column=column.name, body=body, reason=reason)
+    return None
+
+
+def _broken_number(column: Column) -> LeftOut | None:
+    return None if not column.placeholders else _placeholder_left_out(column)
+
+
+def _placeholder_left_out(column: Column) -> LeftOut:
+    words = ", ".join(f"{value!r} ({count:,})" for value, count in list(column.placeholders.items())[:4])
+    return LeftOut(
+        column=column.name,
+        reason=f"numbers, but for {words}: write an empty cell where a value is missing, and add it as numeric",
+        warning=True,
+    )
+
+
+def _boolean(column: Column) -> Feature | None:
+    if not column.boolean:
+        return None
+    return Feature(column=column.name, body={"kind": "boolean"}, reason=f"yes or no: {_values(column)}")
+
+
+def _categories_in_integers(column: Column) -> Feature | None:
+    if column.type is not Type.INT or not column.distinct_exact:
+        return None
+    bounds = column.range()
+    assert bounds is not None
+    low, high = int(bounds[0]), int(bounds[1])
+    size = high + 1
+    if low >= 0 and size <= 64 and column.distinct >= 0.5 * size and column.present >= 50 * size:
+        reason = f"whole numbers {low} to {high}: few enough to learn a weight for each"
+        return Feature(column=column.name, body={"kind": "identity", "size": max(2, size)}, reason=reason)
+    if _CATEGORY_NAME.search(column.name) and column.present >= 20 * column.distinct:
+        return _vocabulary(column, "the name says that its numbers are categories: ")
+    return None
+
+
+def _number(column: Column) -> Feature | None:
+    if not column.numeric:
+        return None
+    bounds = column.range() or (0.0, 0.0)
+    what = "whole numbers" if column.type is Type.INT else "numbers"
+    body: dict[str, Value] = {"kind": "numeric"}
+    notes = [f"{what} from {bounds[0]:g} to {bounds[1]:g}"]
+    if log := _log(column, bounds[0]):
+        body["log"] = log
+        notes.append("a few are far larger than most")
+    if column.missing:
+        body |= {"missing": "median", "indicator": True}
+        notes.append(f"{column.missing_share:.1%} missing, which may mean something")
+    return Feature(column=column.name, body=body, reason="; ".join(notes))
+
+
+def _log(column: Column, low: float) -> str | None:
+    """Names the logarithm for numbers that are never negative and whose largest hundredth is far from the rest."""
+    known = column.sample[np.isfinite(column.sample)]
+    if low < 0.0 or column.distinct < 20 or len(known) < 100:
+        return None
+    middle, high = np.quantile(known, [0.5, 0.99])
+    if high <= 10.0 * max(float(middle), 1e-12):
+        return None
+    return "log" if low > 0.0 else "log1p"
+
+
+def _prose(column: Column) -> Feature | None:
+    if _words(column) < _FEW_WORDS or _unique_share(column) < 0.5:
+        return None
+    buckets = int(2 ** np.clip(np.round(np.log2(max(1, column.present) / 2)), 6, 12))
+    reason = (
+        f"text, {_words(column):.0f} words a value on average{_missing(column)}; its words, hashed into {buckets:,}"
+    )
+    return Feature(column=column.name, body={"kind": "text", "buckets": buckets}, reason=reason)
+
+
+def _words_as_categories(column: Column) -> Feature:
+    return _vocabulary(column, "")
+
+
+def _vocabulary(column: Column, because: str) -> Feature:
+    rare = sum(count < 5 for count in column.counts.values()) if column.counts else None
+    body: dict[str, Value] = {"kind": "vocabulary"}
+    notes = [f"{because}{column.distinct_in_words()} different values{_missing(column)}"]
+    if column.distinct > 100:
+        body["min_frequency"] = 5
+        rarer = "the rare ones" if rare is None else f"{rare:,} that are rarer"
+        notes.append(f"a value seen less than 5 times teaches nothing: {rarer} share the out-of-vocabulary buckets")
+        body["out_of_vocabulary"] = 10
+    elif column.counts and column.distinct <= 6:
+        notes.append(_values(column))
+    return Feature(column=column.name, body=body, reason="; ".join(notes))
+
+
+_RULES: tuple[_Rule, ...] = (
+    _empty,
+    _constant,
+    _timestamp,
+    _epoch,
+    _identifier,
+    _broken_number,
+    _boolean,
+    _categories_in_integers,
+    _number,
+    _prose,
+    _words_as_categories,
+)
+"""In this order; the first that has something to say decides."""
+
+
+def _unique_share(column: Column) -> float:
+    """Returns the part of the values that are different: exact where all were counted, else of the sample."""
+    if column.distinct_exact:
+        return column.distinct / max(1, column.present)
+    values = column.sample[np.isfinite(column.sample)] if column.numeric else column.sample.drop_null()
+    if not len(values):
+        return 0.0
+    return len(np.unique(values)) / len(values) if column.numeric else len(values.unique()) / len(values)
+
+
+def _words(column: Column) -> float:
+    """Returns the mean number of words of a text column's value."""
+    if column.numeric:
+        return 1.0
+    import pyarrow.compute as pc
+
+    values = column.sample.drop_null()
+    return float(pc.mean(pc.count_substring_regex(values, r"\S+")).as_py() or 0.0) if len(values) else 0.0
+
+
+def _missing(column: Column) -> str:
+    return f", {column.missing_share:.1%} missing" if column.missing else ""
+
+
+def _values(column: Column) -> str:
+    return ", ".join(
+        f"{_short(value)} ({count / max(1, column.present):.0%})" for value, count in column.counts.items()
+    )
+
+
+def _short(value: str) -> str:
+    return repr(value if len(value) <= 30 else f"{value[:27]}...")
+
+
+# --- the sections ----------------------------------------------------------------------------------------------------
+
+
+def _splits(rows: int) -> Setting:
+    if rows < _SMALL:
+        reason = f"of {rows:,} rows a tenth would be too few to measure on"
+        return Setting(key="splits", value={"train": 6, "eval": 2, "test": 2}, reason=reason)
+    return Setting(
+        key="splits", value={"train": 8, "eval": 1, "test": 1}, reason=f"a tenth of {rows:,} rows measures well"
+    )
+
+
+def _width(feature: Feature, column: Column) -> int:
+    """Returns about how many inputs of the model a feature becomes."""
+    body = feature.body
+    if body["kind"] == "vocabulary":
+        frequent = sum(count >= body.get("min_frequency", 1) for count in column.counts.values())
+        return min((frequent or column.distinct) + 1, settings.Model().one_hot_up_to)
+    if body["kind"] == "calendar":
+        return sum({"hour": 24, "weekday": 7, "month": 12}[part] for part in body["parts"])
+    return int(body.get("size") or body.get("buckets") or (2 if body.get("indicator") else 1))
+
+
+def _is_small(rows: int, width: int) -> bool:
+    return rows < max(_LINEAR_BELOW, 10 * width)
+
+
+def _model(rows: int, width: int) -> Iterator[Setting]:
+    if not _is_small(rows, width):
+        yield Setting(key="kind", value="wide_deep", reason=f"about {rows:,} rows to learn {width:,} inputs from")
+        return
+    reason = f"about {rows:,} rows to learn {width:,} inputs from: a network would learn them by heart"
+    yield Setting(key="kind", value="linear", reason=reason)
+    yield Setting(key="l2", value=0.003, reason="keeps weights small that few rows speak for")
+
+
+def _training(rows: int, width: int, task: settings.Task) -> Iterator[Setting]:
+    batch = next((size for most, size in ((500, 8), (5_000, 32), (50_000, 256)) if rows < most), 1024)
+    steps = max(1, rows // batch)
+    yield Setting(key="batch_size", value=batch, reason=f"{steps:,} steps an epoch")
+    if _is_small(rows, width):
+        # Measured on thirty random splits of the bundled tables beside scikit-learn's linear models: docs/any-table.md.
+        regression = task is settings.Task.REGRESSION
+        epochs = int(np.clip(3_000 // steps, 20, 50))
+        yield Setting(key="epochs", value=epochs, reason="small data are seen often; the best epoch is kept")
+        rate, why = (0.02, "in small steps to the least squares") if regression else (0.05, "a linear model bears it")
+        yield Setting(key="learning_rate", value=rate, reason=why)
+        yield Setting(
+            key="early_stopping_patience", value=max(8, epochs * 2 // 5), reason="a small eval split is noisy"
+        )
+    elif rows < 50_000:
+        yield Setting(key="epochs", value=30, reason="the best epoch on the eval split is kept")
+        yield Setting(key="early_stopping_patience", value=5, reason="epochs are short")
+
+
+def _validation(rows: int) -> Iterator[Setting]:
+    if rows < 200:
+        reason = f"the train split has about {rows:,} rows; half of them would be suspicious"
+        yield Setting(key="min_rows", value=max(1, rows // 2), reason=reason)
+
+
+def _evaluation(task: settings.Task, rows: int) -> Iterator[Setting]:
+    metrics, reason = {
+        settings.Task.REGRESSION: (["rmse", "mae"], "the first one decides"),
+        settings.Task.BINARY: (
+            ["auc", "accuracy", "log_loss"],
+            "the first one decides; auc does not mind classes of unequal size",
+        ),
+        settings.Task.MULTICLASS: (
+            ["log_loss", "accuracy"],
+            "the first one decides; log_loss sees every probability, accuracy jumps row by row",
+        ),
+    }[task]
+    yield Setting(key="metrics", value=metrics, reason=reason)
+    if rows < 2_000:
+        tolerated = 0.05 if rows >= 200 else 0.1
+        reason = f"chance alone moves a metric over about {rows:,} test rows by as much"
+        yield Setting(key="tolerated_loss", value=tolerated, reason=reason)
+
+
+# --- warnings --------------------------------------------------------------------------------------------------------
+
+
+def _warnings(profile: Profile, label: Column, task: settings.Task, left_out: list[LeftOut]) -> Iterator[str]:
+    yield from (f"{left.column}: left out, {left.reason}" for left in left_out if left.warning)
+    if profile.bad_lines:
+        yield f"{profile.bad_lines:,} lines are no rows of this table; a run puts them into quarantine with the reason"
+    if not profile.complete:
+        yield f"only the first {profile.rows:,} rows were looked at"
+    if label.missing:
+        yield f"{label.name}: the label is missing in {label.missing_share:.1%} of the rows; they teach nothing"
+    if task is not settings.Task.REGRESSION and label.counts:
+        rarest, count = min(label.counts.items(), key=lambda item: item[1])
+        if count < 10:
+            yield f"{label.name}: only {count:,} rows of the class {_short(rarest)}; some split may have none of them"
+    if task is settings.Task.MULTICLASS and label.distinct > _MAX_CLASSES:
+        yield f"{label.name}: {label.distinct_in_words()} classes; is it not text or an identifier?"

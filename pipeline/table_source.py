@@ -1,0 +1,297 @@
+"""Reading a table that nobody has described yet: what `--data` means, and its rows as Arrow batches in bounded memory.
+
+Guarantee: every reason why the files cannot be read is told at once, as for a run; no more than one block of a file is
+in memory; a line that is no row is counted, not fatal.
+
+    found = find("taxi/", called_from=Path.cwd(), root=ROOT)
+    for batch in batches(found): ...          # text columns of a CSV, typed columns of a Parquet file
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import glob
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components.example_gen import inspection, source
+from components.example_gen.table import BlockReader, ColumnType
+from evergreen import settings, spans
+from evergreen.errors import BadInput, Problem
+
+Format = Literal["csv", "parquet"]
+
+_ENDINGS: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".csv.gz": "csv",
+    ".tsv.gz": "csv",
+    ".csv.zst": "csv",
+    ".csv.bz2": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_DELIMITERS = (",", ";", "\t", "|")
+_BATCH_ROWS = 1 << 16
+_NUMBER = r"0*\d+"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Found:
+    """The files of a table and how they are written."""
+
+    data: settings.Data
+    """The section of the configuration that leads to them."""
+    selection: spans.Selection
+
+    @property
+    def format(self) -> str:
+        """The files' format."""
+        return str(self.data.format)
+
+
+def find(text: str, *, called_from: Path, root: Path) -> Found:
+    """Finds the files that a person means.
+
+    Args:
+        text: a file, a folder, a glob, or a pattern with `{SPAN}` and `{VERSION}`.
+        called_from: what a relative path is relative to.
+        root: the project, to which a path in the configuration is relative.
+
+    Raises:
+        BadInput: when there is no such file, or its format is none that a run reads.
+    """
+    path = text if "://" in text else os.path.normpath(os.path.join(called_from, os.path.expanduser(text)))
+    pattern = _pattern(path, shown=text)
+    format_ = _format(pattern)
+    if "://" not in pattern and Path(pattern).is_relative_to(root):
+        relative = os.path.relpath(pattern, root)
+        if os.path.samefile(root, os.getcwd()):
+            pattern = relative
+    selection = spans.resolve(settings.Data(path=pattern))
+    if format_ == "parquet":
+        _require_parquet(pattern)
+        return Found(data=settings.Data.model_validate({"path": pattern, "format": format_}), selection=selection)
+    first = selection.files[0].path
+    encoding = _encoding(first)
+    csv_format = settings.CsvFormat(delimiter=_delimiter(first, encoding), encoding=encoding)
+    return Found(data=settings.Data(path=pattern, csv=csv_format), selection=selection)
+
+
+def batches(found: Found) -> Iterator[tuple[pa.Table, int]]:
+    """Reads the files of the chosen spans.
+
+    Yields:
+        Rows (text columns of a CSV, an empty cell null; the file's own types of a Parquet file) and the number of lines
+        among them that are no rows.
+
+    Raises:
+        BadInput: with the problems of all files, before any row is read.
+    """
+    if found.format == "parquet":
+        yield from _parquet(found.selection.files)
+        return
+    data = found.data
+    inspected = [inspection.inspect(file, data, None) for file in found.selection.files]
+    problems = [problem for file in inspected for problem in file.problems]
+    for file in inspected[1:]:
+        if not problems and not file.problems:
+            problems.extend(inspection.columns_differ(file, inspected[0].header, inspected[0].file.path))
+    if problems:
+        raise BadInput(problems)
+    for file in inspected:
+        yield from _csv(file, data)
+
+
+def _csv(file: inspection.Inspected, data: settings.Data) -> Iterator[tuple[pa.Table, int]]:
+    reader = BlockReader(file.header, dict.fromkeys(file.header, ColumnType.STRING), data.csv)
+    try:
+        with source.opened(file.file.path, encoding=data.csv.encoding, start=file.data_start) as stream:
+            for block in source.blocks(stream, quote=data.csv.quote.encode()):
+                rows, bad = reader.read(block)
+                yield rows, len(bad)
+    except OSError as error:
+        raise BadInput([inspection.damaged(file.file.path, error)]) from error
+    except UnicodeDecodeError as error:
+        raise BadInput([inspection.undecodable(file.file.path, data.csv.encoding, error)]) from error
+    except source.LineTooLong as error:
+        raise BadInput([inspection.too_long_a_line(file.file.path)]) from error
+
+
+def _parquet(files: Sequence[spans.DataFile]) -> Iterator[tuple[pa.Table, int]]:
+    from pyarrow import parquet
+
+    for file in files:
+        try:
+            opened = parquet.ParquetFile(file.path)
+            for batch in opened.iter_batches(batch_size=_BATCH_ROWS):
+                yield pa.Table.from_batches([batch]), 0
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BadInput(
+                [
+                    Problem(
+                        where=file.path,
+                        found=str(error).split("\n")[0][:200],
+                        expected="a complete Parquet file",
+                        action="Deliver the file again.",
+                    )
+                ]
+            ) from error
+
+
+# --- what --data means -----------------------------------------------------------------------------------------------
+
+
+def _pattern(path: str, *, shown: str) -> str:
+    """Turns a folder into a glob of its files; a file, a glob and a pattern stay."""
+    if "://" in path or any(sign in path for sign in "*?{[") or os.path.isfile(path):
+        return path
+    if not os.path.isdir(path):
+        raise BadInput([_missing(path, shown)])
+    files = [
+        os.path.relpath(name, path)
+        for name in glob.glob(os.path.join(path, "**"), recursive=True)
+        if os.path.isfile(name) and _ending(name)
+    ]
+    if not files:
+        raise BadInput([_no_table(path, shown)])
+    return os.path.join(path, _glob_of(files))
+
+
+def _glob_of(files: Sequence[str]) -> str:
+    """Returns a glob for files below a folder; what looks like spans and versions becomes their placeholders."""
+    endings = [_ending(name) or "" for name in files]
+    ending = max(sorted(set(endings)), key=endings.count)
+    chosen = sorted(name for name, its in zip(files, endings, strict=True) if its == ending)
+    shapes = {_shape(name) for name in chosen}
+    if len(shapes) == 1 and "{SPAN}" in (shape := shapes.pop()):
+        return shape
+    depths = {name.count(os.sep) for name in chosen}
+    if len(chosen) == 1:
+        return chosen[0]
+    return ("**/" if depths != {0} else "") + f"*{ending}"
+
+
+def _shape(name: str) -> str:
+    """Replaces `span-12` and `v-3` in a path by placeholders, and a file's name below them by a star."""
+    shape = re.sub(rf"(span[-_=]?){_NUMBER}", r"\1{SPAN}", name, count=1, flags=re.IGNORECASE)
+    shape = re.sub(rf"((?:^|[/_.-])(?:v|version)[-_=]?){_NUMBER}", r"\1{VERSION}", shape, count=1, flags=re.IGNORECASE)
+    folder, _, file = shape.rpartition("/")
+    return shape if "{" in file else f"{folder}/*{_ending(file)}"
+
+
+def _ending(name: str) -> str | None:
+    lower = name.lower()
+    return next((ending for ending in sorted(_ENDINGS, key=len, reverse=True) if lower.endswith(ending)), None)
+
+
+def _format(pattern: str) -> Format:
+    return _ENDINGS.get(_ending(pattern) or "", "csv")
+
+
+def _require_parquet(pattern: str) -> None:
+    if "parquet" in get_args(settings.Data.model_fields["format"].annotation):
+        return
+    raise BadInput(
+        [
+            Problem(
+                where="--data",
+                found=f"{pattern}, Parquet",
+                expected="CSV: a run of this version reads nothing else",
+                action="Write the table as CSV.",
+            )
+        ]
+    )
+
+
+def _missing(path: str, shown: str) -> Problem:
+    folder = os.path.dirname(path) or "."
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder) or "."
+    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))[:5]
+    return Problem(
+        where=f"--data {shown}",
+        found="no such file or folder",
+        expected="a file, a folder, a glob or a pattern with {SPAN}",
+        action=f"{folder} holds {', '.join(names) or 'nothing'}.",
+    )
+
+
+def _no_table(path: str, shown: str) -> Problem:
+    names = sorted(os.listdir(path))[:5]
+    return Problem(
+        where=f"--data {shown}",
+        found=f"a folder with {', '.join(names) or 'nothing in it'}",
+        expected=f"files that end in {', '.join(sorted(_ENDINGS))}",
+        action="Give the file itself, or a glob such as 'folder/*.dat'.",
+    )
+
+
+# --- how a CSV is written --------------------------------------------------------------------------------------------
+
+
+def _head(path: str, encoding: str) -> bytes:
+    try:
+        with source.opened(path, encoding=encoding) as stream:
+            return stream.read(inspection.HEAD)
+    except (OSError, UnicodeDecodeError):
+        return b""
+
+
+def _encoding(path: str) -> str:
+    """Names the encoding of a file by its first bytes: UTF-8 where they are, else UTF-16 by its mark, else Windows'."""
+    stored = source.head_of_file(path, 4)
+    if stored.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    head = _head(path, "utf-8")
+    try:
+        # The end may have been cut within a character.
+        head[: max(head.rfind(b"\n"), 0) or len(head)].decode("utf-8")
+    except UnicodeDecodeError:
+        return "cp1252" if b"\0" not in head[:4096] else "utf-8"
+    return "utf-8"
+
+
+def _delimiter(path: str, encoding: str) -> str:
+    """Names the delimiter that cuts the first lines into the same number of fields, the most of them."""
+    text = _head(path, encoding).removeprefix(source.BOM).decode("utf-8", "replace")
+    lines = [line for line in text[: 64 << 10].splitlines()[:20] if line.strip()]
+
+    def fields(delimiter: str) -> int:
+        try:
+            counts = [len(row) for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)]
+        except csv.Error:
+            return 1
+        body = counts[:-1] if len(counts) > 2 else counts  # the last line may have been cut
+        alike = sum(count == body[0] for count in body)
+        return body[0] if body and alike >= 0.8 * len(body) else 1
+
+    return max(_DELIMITERS, key=lambda delimiter: (fields(delimiter), delimiter == ","))
+
+
+def as_text(column: Any) -> Any:
+    """Writes a typed column out as a CSV would hold it; null where it has no value.
+
+    Args:
+        column: an Arrow array of a Parquet file's column.
+    """
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type):
+        return column
+    if pa.types.is_boolean(column.type):
+        return pc.if_else(column, "true", "false")
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
