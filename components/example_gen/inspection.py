@@ -84,7 +84,10 @@ def inspect(file: spans.DataFile, data: settings.Data, columns: Mapping[str, Col
     Returns:
         The header and where the data begin; or the problems, each of which rules the whole file out.
     """
-    stored = head_of_file(file.path, 4096)
+    try:
+        stored = head_of_file(file.path, 4096)
+    except OSError as error:
+        return Inspected(file=file, problems=[_unreadable(file, error)])
     problem = _storage_problem(file, stored, data)
     if problem:
         return Inspected(file=file, problems=[problem])
@@ -174,6 +177,15 @@ def too_long_a_line(path: str) -> Problem:
         found=f"more than {source.MAX_LINE >> 20} MiB without an end of line",
         expected="CSV: one row a line",
         action="Deliver the rows as CSV text.",
+    )
+
+
+def _unreadable(file: spans.DataFile, error: OSError) -> Problem:
+    return Problem(
+        where=file.path,
+        found=f"a file that cannot be opened ({error.strerror})",
+        expected="a file that this user may read",
+        action="Correct its permissions, or deliver it again.",
     )
 
 

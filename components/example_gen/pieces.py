@@ -38,8 +38,6 @@ RESULTS = ".pieces"
 SPANS_APART = 64
 """How many of the newest spans have shards of their own."""
 _EXAMPLES_KEPT = 5
-_HOPELESS_AFTER = 10_000
-"""Lines after which a range whose lines are mostly bad is given up."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -213,8 +211,6 @@ class Converter:
             result.values = dict(Counter(result.values) + values)
             self._write(rows, shards)
             line += line_count(block)
-            if result.quarantined > _HOPELESS_AFTER and result.quarantined > result.rows:
-                return
 
     def _read(self, unit: Unit, result: UnitResult) -> Iterator[bytes]:
         """Yields the unit's blocks; where compressed data end early, that is a problem of the file."""

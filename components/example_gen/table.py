@@ -123,7 +123,8 @@ class BlockReader:
     def _parse(self, data: bytes, arrow_types: Mapping[str, Any]) -> pa.Table:
         if not data.strip(b"\r\n"):
             return pa.table({name: pa.array([], type_) for name, type_ in arrow_types.items()})
-        return arrow_csv.read_csv(
+        # Not `read_csv`: before Python 3.11 each call of it goes through all objects there are (70 ms with TensorFlow).
+        reader = arrow_csv.open_csv(
             pa.BufferReader(data),
             read_options=arrow_csv.ReadOptions(
                 use_threads=False, column_names=self._columns, block_size=max(len(data), 1 << 16)
@@ -136,6 +137,7 @@ class BlockReader:
                 include_columns=self._columns,
             ),
         )
+        return reader.read_all()
 
     def _without_nan(self, rows: pa.Table) -> pa.Table | None:
         """Makes a NaN a missing value; None if a number is infinite, which no model can learn from."""
