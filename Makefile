@@ -9,7 +9,7 @@ ARGS ?=
 # The folder that `make tensorboard` shows.
 LOGDIR ?= runs
 
-.PHONY: help run test test-fast lint bench bench-train bench-tune bench-gpu tensorboard docs lock clean venv
+.PHONY: help run kubeflow test test-fast lint bench bench-train bench-tune bench-gpu tensorboard docs lock clean venv
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,10 @@ help: ## List the verbs
 
 run: venv ## Run the whole pipeline on this machine
 	@$(PYTHON) local_runner.py $(ARGS)
+
+kubeflow: venv ## Compile the pipeline for Kubeflow, and check it with our rules and Kubeflow's own code
+	@$(PYTHON) kubeflow_runner.py compile --no-backend --output runs/kubeflow/pipeline.yaml $(ARGS)
+	@$(PYTHON) kubeflow_runner.py check runs/kubeflow/pipeline.yaml
 
 test: venv ## Run every test, the fast ones first
 	@$(PYTHON) -m pytest $(ARGS)

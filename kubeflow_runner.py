@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     common = _common()
     verbs = parser.add_subparsers(dest="verb", required=True)
     compiling = verbs.add_parser("compile", parents=[common], help="write the pipeline as Kubeflow takes it; check it")
-    compiling.add_argument("--output", metavar="FILE", help="where it goes (default: <name>.yaml in this folder)")
+    compiling.add_argument("--output", metavar="FILE", help="where it goes (default: runs/kubeflow/<name>.yaml)")
     compiling.add_argument("--no-backend", action="store_true", help="do not ask Kubeflow's own code")
     compiling.set_defaults(do=_compile)
 
@@ -107,7 +107,8 @@ def _compile(options: argparse.Namespace) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     environment = kubeflow.with_image(environment, options.image)
     text = kubeflow.compile_pipeline(problem, environment, file=str(options.environment))
-    path = options.output or options.called_from / f"{problem.name}.yaml"
+    path = options.output or ROOT / "runs" / "kubeflow" / f"{problem.name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
     print(f"Wrote {path}\n{kubeflow_rules.summary(kubeflow_rules.read(path))}")
     if options.no_backend:

@@ -15,7 +15,7 @@ PROBLEM = Problem(where="data.csv, line 7", found="3 fields", expected="5 fields
 class Executor(base_executor.BaseExecutor):
     """Counts its calls in the file that `settings` names, writes its outputs, then ends as `settings` says."""
 
-    def Do(self, input_dict, output_dict, exec_properties):
+    def Do(self, input_dict, output_dict, exec_properties):  # noqa: N802 - TFX's name
         settings = json.loads(exec_properties["settings"])
         with open(settings["calls"], "a") as file:
             file.write(f"{os.path.exists(input_dict['model'][0].uri)}\n")
