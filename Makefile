@@ -49,6 +49,9 @@ bench-tune: venv ## Race parallel trials against sequential ones, Hyperband agai
 bench-gpu: venv ## Measure training on the GPUs of this machine
 	@$(PYTHON) -m benchmarks.gpu $(ARGS)
 
+bench-tables: venv ## Take scikit-learn's tables from `new` to a serving model, beside its own models
+	@$(PYTHON) -m benchmarks.tables $(ARGS)
+
 tensorboard: venv ## Show the training logs on a page of this machine (LOGDIR=runs)
 	@.venv/bin/tensorboard --logdir $(LOGDIR) $(ARGS)
 

@@ -28,6 +28,9 @@ _SMALL = 2_000
 """Rows below which the parts for eval and test are larger."""
 _LINEAR_BELOW = 1_000
 """Rows of the train split below which a network has too little to learn from."""
+_OFTEN = 5
+"""Rows from which on a value is worth a weight of its own."""
+_HASH_BUCKETS = 4096
 _FEW_WORDS = 3.0
 """Words a value from which a text column is prose."""
 _CATEGORY_NAME = re.compile(
@@ -330,16 +333,29 @@ def _words_as_categories(column: Column) -> Feature:
     return _vocabulary(column, "")
 
 
+def _rare(column: Column) -> LeftOut | None:
+    """Words that hardly ever come twice: a weight for each would be learned from one row or two."""
+    if column.numeric or not column.counts or column.distinct <= 100:
+        return None
+    frequent = sum(count for count in column.counts.values() if count >= _OFTEN) / column.present
+    if frequent >= 0.1:
+        return None
+    rare = f"{1 - frequent:.0%} of the rows have one seen less than {_OFTEN} times"
+    return LeftOut(column=column.name, reason=f"{column.distinct_in_words()} different values, {rare}")
+
+
 def _vocabulary(column: Column, because: str) -> Feature:
-    rare = sum(count < 5 for count in column.counts.values()) if column.counts else None
-    body: dict[str, Value] = {"kind": "vocabulary"}
-    notes = [f"{because}{column.distinct_in_words()} different values{_missing(column)}"]
+    known = f"{because}{column.distinct_in_words()} different values{_missing(column)}"
+    if not column.counts:
+        body: dict[str, Value] = {"kind": "hash", "buckets": _HASH_BUCKETS}
+        return Feature(column=column.name, body=body, reason=f"{known}; too many to number, so they are hashed")
+    body = {"kind": "vocabulary"}
+    notes = [known]
     if column.distinct > 100:
-        body["min_frequency"] = 5
-        rarer = "the rare ones" if rare is None else f"{rare:,} that are rarer"
-        notes.append(f"a value seen less than 5 times teaches nothing: {rarer} share the out-of-vocabulary buckets")
-        body["out_of_vocabulary"] = 10
-    elif column.counts and column.distinct <= 6:
+        body |= {"min_frequency": _OFTEN, "out_of_vocabulary": 10}
+        rare = sum(count < _OFTEN for count in column.counts.values())
+        notes.append(f"{rare:,} are seen less than {_OFTEN} times, which teaches nothing: they share ten buckets")
+    elif column.distinct <= 6:
         notes.append(_values(column))
     return Feature(column=column.name, body=body, reason="; ".join(notes))
 
@@ -355,6 +371,7 @@ _RULES: tuple[_Rule, ...] = (
     _categories_in_integers,
     _number,
     _prose,
+    _rare,
     _words_as_categories,
 )
 """In this order; the first that has something to say decides."""

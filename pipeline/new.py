@@ -101,7 +101,7 @@ def create(request: Request, *, called_from: Path, root: Path) -> Made:
     chosen = choices.choose(looked, label=request.label, task=request.task)
     if not chosen.features:
         raise BadInput([_no_feature(chosen, found.data.path)])
-    shown_schema = os.path.relpath(schema_path, root) if schema_path.is_relative_to(root) else str(schema_path)
+    shown_schema = table_source.as_named(schema_path, root)
     text = render(name, found, looked, chosen, label=request.label, schema=shown_schema)
     schema = schema_writer.render(
         looked,
@@ -112,7 +112,6 @@ def create(request: Request, *, called_from: Path, root: Path) -> Made:
     )
     _publish({config_path: text, schema_path: schema}, force=request.force)
     config.load_config(config_path)  # a check of ourselves: what we write has to be right
-    shown = os.path.relpath(config_path, root) if config_path.is_relative_to(root) else str(config_path)
     return Made(
         name=name,
         config=config_path,
@@ -120,7 +119,7 @@ def create(request: Request, *, called_from: Path, root: Path) -> Made:
         profile=looked,
         choices=chosen,
         label=request.label,
-        command=f"python local_runner.py --config {shown}",
+        command=f"python local_runner.py --config {table_source.as_named(config_path, root)}",
     )
 
 

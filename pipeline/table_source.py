@@ -73,10 +73,7 @@ def find(text: str, *, called_from: Path, root: Path) -> Found:
     path = text if "://" in text else os.path.normpath(os.path.join(called_from, os.path.expanduser(text)))
     pattern = _pattern(path, shown=text)
     format_ = _format(pattern)
-    if "://" not in pattern and Path(pattern).is_relative_to(root):
-        relative = os.path.relpath(pattern, root)
-        if os.path.samefile(root, os.getcwd()):
-            pattern = relative
+    pattern = as_named(pattern, root)
     selection = spans.resolve(settings.Data(path=pattern))
     if format_ == "parquet":
         _require_parquet(pattern)
@@ -146,6 +143,19 @@ def _parquet(files: Sequence[spans.DataFile]) -> Iterator[tuple[pa.Table, int]]:
                     )
                 ]
             ) from error
+
+
+def as_named(path: str | Path, root: Path) -> str:
+    """Returns how a configuration names a path: relative to the project where the runner, which works there, is in it.
+
+    Args:
+        path: absolute, or remote with "://".
+        root: the project.
+    """
+    text = str(path)
+    if "://" in text or not Path(text).is_relative_to(root) or not os.path.samefile(root, os.getcwd()):
+        return text
+    return os.path.relpath(text, root)
 
 
 # --- what --data means -----------------------------------------------------------------------------------------------
