@@ -48,6 +48,11 @@ def render(
     console.print(_work_done(states, seconds))
     if pushed and pushed["version"] is not None:
         console.print(f"Model:  {pushed['destination']}  (version {pushed['version']} of {registry})")
+    if "SchemaGen" in outputs:
+        inferred = outputs["SchemaGen"]["schema"][0] / "schema.pbtxt"
+        console.print(f"Schema: inferred from these data: {inferred}")
+        console.print(f"        Review it, keep a copy as schemas/{registry.name}/schema.pbtxt, and name that as `schema`")
+        console.print("        in the configuration: from then on data that differ are refused.")
     console.print(f"Logs:   {log}")
     if "Trainer" in outputs:
         console.print(f"Curves: tensorboard --logdir {outputs['Trainer']['model_run'][0]}")
