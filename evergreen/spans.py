@@ -1,7 +1,8 @@
 """Spans: one answer to "which files does this run read?", the same for the executor and for whoever asks before it.
 
-`data.path` is a glob in which `{SPAN}` stands for a span's number and `{VERSION}` for its delivery. Guarantees: of each
-span only the latest version counts (a late re-delivery replaces the span whole); without an explicit choice the window
+`data.path` is a glob in which `{SPAN}` stands for a span's number and `{VERSION}` for its delivery; instead of `{SPAN}`,
+`{YYYY}`, `{MM}` and `{DD}` stand for a day, whose number is that of the days since 1970-01-01 (as in TFX). A folder stands
+for the files in it. Guarantees: of each span only the latest version counts (a late re-delivery replaces the span whole); without an explicit choice the window
 holds the latest `data.window` spans that exist; the fingerprint changes whenever the chosen files do; files that are
 still being written (`*.tmp`, `*.part`, anything below a name that starts with `.` or `_`) are not seen.
 
@@ -15,6 +16,7 @@ Local paths need neither TensorFlow nor a network; a path with "://" is opened t
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import glob
 import hashlib
 import itertools
@@ -31,6 +33,11 @@ _SHOWN = 5
 _DATES_FROM = 10_000_000
 """From here on a span's number is taken for a date (YYYYMMDD), whose ranges have gaps."""
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_DAY = {"YYYY": r"\d{4}", "MM": r"\d{2}", "DD": r"\d{2}"}
+"""The parts of a day in a path; they have a fixed width, as in TFX, so that one day has one spelling."""
+_DIGITS = {"SPAN": r"\d+", "VERSION": r"\d+", **_DAY}
+_EPOCH = datetime.date(1970, 1, 1)
+_CHOICE = re.compile(r"\s*(\d{4}-\d{2}-\d{2}|\d+)\s*(?:-\s*(\d{4}-\d{2}-\d{2}|\d+)\s*)?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +90,7 @@ def resolve(data: settings.Data, *, spans: str | None = None) -> Selection:
     Args:
         data: the section that says where the data lies and how many spans a run reads.
         spans: `None` for the window of the latest `data.window` spans, or numbers and ranges: `"3"`, `"2-5"`,
-            `"1,3-4"`.
+            `"1,3-4"`. Days are written as such: `"2024-02-29"`, `"2024-02-01 - 2024-02-29"`.
 
     Returns:
         The chosen spans, each in its latest version, with the fingerprint of their files.
@@ -95,6 +102,26 @@ def resolve(data: settings.Data, *, spans: str | None = None) -> Selection:
     found = _latest_versions(data.path)
     chosen = found[-data.window :] if wanted is None else _choose(found, wanted, pattern=data.path)
     return Selection(spans=tuple(chosen), fingerprint=_fingerprint(chosen))
+
+
+def dated(pattern: str) -> bool:
+    """Tells whether the pattern's spans are days."""
+    return "{YYYY}" in pattern
+
+
+def name_of(number: int, *, pattern: str) -> str:
+    """Writes a span's number as people know it: a day where the pattern has days."""
+    return (_EPOCH + datetime.timedelta(number)).isoformat() if dated(pattern) else str(number)
+
+
+def unchanged(file: DataFile) -> bool:
+    """Tells whether the file is still as it was when it was chosen: of the same size and modification time."""
+    try:
+        return _stat(file.path, "") == dataclasses.replace(file, relative=file.path.lstrip("/"))
+    except Exception as error:  # TensorFlow's errors are no OSErrors, and naming them would import it.
+        if isinstance(error, OSError) or _remote(file.path):
+            return False
+        raise
 
 
 def fixed_part(pattern: str) -> str:
@@ -150,18 +177,30 @@ def _latest_versions(pattern: str) -> list[Span]:
 
 
 def _check_placeholders(pattern: str) -> None:
-    unknown = sorted(set(_PLACEHOLDER.findall(pattern)) - {"SPAN", "VERSION"})
+    names = set(_PLACEHOLDER.findall(pattern))
+    unknown = sorted(names - set(_DIGITS))
+    parts = sorted(names & set(_DAY))
+    problems = []
     if unknown:
-        raise BadInput(
-            [
-                Problem(
-                    where="data.path",
-                    found=", ".join(f"{{{name}}}" for name in unknown) + f" in {pattern!r}",
-                    expected="no other placeholders than {SPAN} and {VERSION}",
-                    action="Write * for a part of the path that varies without being a number of span or version.",
-                )
-            ]
+        problems.append(
+            Problem(
+                where="data.path",
+                found=", ".join(f"{{{name}}}" for name in unknown) + f" in {pattern!r}",
+                expected="no other placeholders than {SPAN}, {VERSION} and {YYYY}, {MM}, {DD}",
+                action="Write * for a part of the path that varies without being a number of span or version.",
+            )
         )
+    if parts and (len(parts) < len(_DAY) or "SPAN" in names):
+        problems.append(
+            Problem(
+                where="data.path",
+                found=", ".join(f"{{{name}}}" for name in parts) + (" and {SPAN}" if "SPAN" in names else ""),
+                expected="either {SPAN} or all of {YYYY}, {MM} and {DD}",
+                action="Let a span be a number or a day; write * for what varies besides.",
+            )
+        )
+    if problems:
+        raise BadInput(problems)
 
 
 def _ambiguous(number: int, matches: Sequence[_Match], pattern: str) -> Iterator[Problem]:
@@ -170,7 +209,8 @@ def _ambiguous(number: int, matches: Sequence[_Match], pattern: str) -> Iterator
         examples = [next(m.path for m in matches if m.spelling == spelling) for spelling in spellings]
         yield Problem(
             where=pattern,
-            found=f"span {number} written in {len(spellings)} ways: {', '.join(examples[:_SHOWN])}",
+            found=f"span {name_of(number, pattern=pattern)} written in {len(spellings)} ways: "
+            f"{', '.join(examples[:_SHOWN])}",
             expected="one folder or file name for one span and version",
             action="Remove or rename the ones that are not meant.",
         )
@@ -178,30 +218,61 @@ def _ambiguous(number: int, matches: Sequence[_Match], pattern: str) -> Iterator
 
 def _matches(pattern: str, base: str) -> tuple[list[_Match], int]:
     """Lists the files that match, and counts those that would but are still being written."""
-    regex = re.compile(_regex(pattern))
     found: list[_Match] = []
     unfinished = 0
-    for path in _glob(_PLACEHOLDER.sub("*", pattern)):
-        match = regex.fullmatch(path)
-        if match is None:
-            continue
+    impossible = []
+    for path, groups in _paths(pattern):
         if _unfinished(path, base):
             unfinished += 1
             continue
-        groups = match.groupdict()
-        spans = [text for name, text in groups.items() if name.startswith("span")]
-        versions = [text for name, text in groups.items() if name.startswith("version")]
-        if len(set(map(int, spans))) > 1 or len(set(map(int, versions))) > 1:
+        days = {"".join(texts) for texts in zip(*(groups.get(part, ()) for part in _DAY), strict=True)}
+        spans = groups.get("SPAN", [])
+        versions = groups.get("VERSION", [])
+        if len(days) > 1 or len(set(map(int, spans))) > 1 or len(set(map(int, versions))) > 1:
             continue
-        found.append(
-            _Match(
-                span=int(spans[0]) if spans else 0,
-                version=int(versions[0]) if versions else 0,
-                spelling=(*spans, *versions),
-                path=path,
-            )
-        )
+        try:
+            number = _number_of_day(days.pop()) if days else int(spans[0]) if spans else 0
+        except ValueError:
+            impossible.append(_no_such_day(path))
+            continue
+        version = int(versions[0]) if versions else 0
+        found.append(_Match(span=number, version=version, spelling=(*spans, *versions), path=path))
+    if impossible:
+        raise BadInput(impossible)
     return found, unfinished
+
+
+def _paths(pattern: str) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """Yields the files that match, each with the numbers in the places of the placeholders."""
+    found = False
+    # What matches may be folders: then it is the files in them that count.
+    for pattern_ in (pattern, f"{pattern.rstrip('/')}/*"):
+        regex = re.compile(_regex(pattern_))
+        for path in _glob(_PLACEHOLDER.sub("*", pattern_)):
+            match = regex.fullmatch(path)
+            if match is None:
+                continue
+            found = True
+            groups: dict[str, list[str]] = {}
+            for name, text in match.groupdict().items():
+                groups.setdefault(name.rstrip("0123456789"), []).append(text)
+            yield path, groups
+        if found:
+            return
+
+
+def _number_of_day(digits: str) -> int:
+    day = datetime.date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
+    return (day - _EPOCH).days
+
+
+def _no_such_day(path: str) -> Problem:
+    return Problem(
+        where=path,
+        found="no day of the calendar in this name",
+        expected="year, month and day that exist",
+        action="Rename or remove it, or correct the order of {YYYY}, {MM} and {DD} in data.path.",
+    )
 
 
 def _regex(pattern: str) -> str:
@@ -210,14 +281,16 @@ def _regex(pattern: str) -> str:
 
     def translate(token: str) -> str:
         if token.startswith("{"):
-            return rf"(?P<{token[1:-1].lower()}{next(counters)}>\d+)"
+            return rf"(?P<{token[1:-1]}{next(counters)}>{_DIGITS[token[1:-1]]})"
         if token.startswith("["):
             inside = token[1:-1].replace("\\", r"\\")
             return "[" + ("^" + inside[1:] if inside.startswith("!") else inside) + "]"
         special = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
         return special.get(token, re.escape(token))
 
-    tokens = re.findall(r"\{(?:SPAN|VERSION)\}|\*\*/|\*\*|\*|\?|\[!?\]?[^\]/]*\]|.", pattern, flags=re.DOTALL)
+    tokens = re.findall(
+        r"\{(?:SPAN|VERSION|YYYY|MM|DD)\}|\*\*/|\*\*|\*|\?|\[!?\]?[^\]/]*\]|.", pattern, flags=re.DOTALL
+    )
     return "".join(translate(token) for token in tokens)
 
 
@@ -233,20 +306,35 @@ def _parse_choice(text: str) -> list[tuple[int, int]]:
     """Reads `"1,3-4"` as inclusive ranges."""
     ranges = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
-        if match is None or int(match[1]) > int(match[2] or match[1]):
+        try:
+            ends = _ends_of(part)
+        except ValueError:
+            ends = None
+        if ends is None or ends[0] > ends[1]:
             raise BadInput(
                 [
                     Problem(
                         where="spans",
                         found=repr(text),
-                        expected='a span ("3"), a range from the lower to the higher ("2-5"), or several ("1,3-4")',
+                        expected='a span ("3", "2024-02-29"), a range from the lower to the higher ("2-5"), or several '
+                        '("1,3-4")',
                         action="Write the numbers of the spans to read, or leave the option out for the latest ones.",
                     )
                 ]
             )
-        ranges.append((int(match[1]), int(match[2] or match[1])))
+        ranges.append(ends)
     return ranges
+
+
+def _ends_of(part: str) -> tuple[int, int] | None:
+    """Reads a span or a range; None if it is neither, ValueError if it names a day that is none."""
+    match = _CHOICE.fullmatch(part)
+    if match is None:
+        return None
+    low, high = (
+        _number_of_day(text.replace("-", "")) if "-" in text else int(text) for text in (match[1], match[2] or match[1])
+    )
+    return low, high
 
 
 def _choose(found: Sequence[Span], wanted: Iterable[tuple[int, int]], *, pattern: str) -> list[Span]:
@@ -254,7 +342,8 @@ def _choose(found: Sequence[Span], wanted: Iterable[tuple[int, int]], *, pattern
     chosen: set[int] = set()
     problems = []
     for low, high in wanted:
-        needed: Iterable[int] = (low, high) if low >= _DATES_FROM else range(low, high + 1)
+        gaps = dated(pattern) or low >= _DATES_FROM
+        needed: Iterable[int] = (low, high) if gaps else range(low, high + 1)
         missing = list(itertools.islice((number for number in needed if number not in existing), _SHOWN + 1))
         if missing:
             problems.append(_span_missing(missing, existing, pattern))
@@ -265,24 +354,29 @@ def _choose(found: Sequence[Span], wanted: Iterable[tuple[int, int]], *, pattern
 
 
 def _span_missing(missing: Sequence[int], existing: Iterable[int], pattern: str) -> Problem:
-    shown = ", ".join(map(str, missing[:_SHOWN])) + (" and more" if len(missing) > _SHOWN else "")
+    names = [name_of(number, pattern=pattern) for number in dict.fromkeys(missing)]
+    shown = ", ".join(names[:_SHOWN]) + (" and more" if len(names) > _SHOWN else "")
     return Problem(
         where=pattern,
-        found=f"no span {shown}; there are {_ranges(sorted(existing))}",
+        found=f"no span {shown}; there are {_ranges(sorted(existing), pattern=pattern)}",
         expected="every span that was asked for",
         action="Ask for spans that are there, or deliver the missing ones.",
     )
 
 
-def _ranges(numbers: Sequence[int]) -> str:
+def _ranges(numbers: Sequence[int], *, pattern: str) -> str:
     """Writes `[1, 2, 3, 7]` as `1-3, 7`."""
+    between = " - " if dated(pattern) else "-"
     groups: list[list[int]] = []
     for number in numbers:
         if groups and number == groups[-1][-1] + 1:
             groups[-1].append(number)
         else:
             groups.append([number])
-    texts = [str(group[0]) if len(group) == 1 else f"{group[0]}-{group[-1]}" for group in groups]
+    texts = [
+        between.join(name_of(number, pattern=pattern) for number in dict.fromkeys((group[0], group[-1])))
+        for group in groups
+    ]
     return ", ".join(texts if len(texts) <= 2 * _SHOWN else [*texts[:_SHOWN], "...", *texts[-_SHOWN:]])
 
 

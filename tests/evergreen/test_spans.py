@@ -233,3 +233,76 @@ def test_local_paths_need_no_tensorflow(tree):
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- days ------------------------------------------------------------------------------------------------------------
+
+DAYS = "{YYYY}/{MM}/{DD}/v{VERSION}/*.csv"
+
+
+def test_a_day_is_a_span_with_tfxs_number(tree):
+    root = tree("2024/02/28/v1/a.csv", "2024/03/01/v1/a.csv", "2024/02/29/v1/a.csv", "2024/02/29/v2/a.csv")
+    selection = resolve(root, DAYS, window=2)
+    # What tfx.components.example_gen.utils.date_to_span_number gives.
+    assert numbers(selection) == [19782, 19783]
+    assert selection.spans[0].version == 2
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("2024-02-28", ["2024-02-28"]),
+        ("2024-02-28-2024-03-01", ["2024-02-28", "2024-03-01"]),
+        ("2024-02-28 - 2024-03-01, 19784", ["2024-02-28", "2024-03-01", "2024-03-02"]),
+    ],
+)
+def test_days_are_asked_for_as_days(tree, choice, expected):
+    root = tree("x-20240228.csv", "x-20240301.csv", "x-20240302.csv")
+    pattern = "x-{YYYY}{MM}{DD}.csv"
+    assert [spans.name_of(n, pattern=pattern) for n in numbers(resolve(root, pattern, choice))] == expected
+
+
+def test_a_missing_day_is_told_as_a_day(tree):
+    root = tree("2024-02-28.csv", "2024-02-29.csv", "2024-03-05.csv")
+    with pytest.raises(BadInput, match=r"no span 2024-03-02; there are 2024-02-28 - 2024-02-29, 2024-03-05"):
+        resolve(root, "{YYYY}-{MM}-{DD}.csv", "2024-02-28 - 2024-03-02")
+
+
+def test_a_day_that_is_none_is_refused(tree):
+    with pytest.raises(BadInput, match=r"2024-02-30\.csv: found no day of the calendar"):
+        resolve(tree("2024-02-30.csv", "2024-02-28.csv"), "{YYYY}-{MM}-{DD}.csv")
+    with pytest.raises(BadInput, match='"2024-02-29"'):
+        resolve(tree("2024-02-28.csv"), "{YYYY}-{MM}-{DD}.csv", "2024-02-30")
+
+
+def test_a_day_that_comes_twice_has_to_agree(tree):
+    root = tree("2024/01/02/x-20240102.csv", "2024/01/03/x-20240102.csv")
+    assert names(resolve(root, "{YYYY}/{MM}/{DD}/x-{YYYY}{MM}{DD}.csv")) == ["2024/01/02/x-20240102.csv"]
+
+
+@pytest.mark.parametrize("pattern", ["{YYYY}/{MM}/x.csv", "{SPAN}/{YYYY}{MM}{DD}.csv"])
+def test_half_a_day_or_a_day_and_a_number_is_refused(tree, pattern):
+    with pytest.raises(BadInput, match=r"either \{SPAN\} or all of \{YYYY\}, \{MM\} and \{DD\}"):
+        resolve(tree("2024/01/x.csv"), pattern)
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_stands_for_its_files(tree):
+    root = tree("x/a.csv", "x/b.csv", "x/.c.csv", "x/d.csv.tmp", "span-1/a.csv", "span-2/a.csv")
+    assert names(resolve(root, "x")) == ["x/a.csv", "x/b.csv"]
+    assert names(resolve(root, "x/")) == ["a.csv", "b.csv"]
+    assert numbers(resolve(root, "span-{SPAN}")) == [1, 2]
+
+
+def test_a_file_that_grew_or_went_is_not_unchanged(tree):
+    root = tree("a.csv", "b.csv")
+    first, second = resolve(root, "*.csv").files
+    assert spans.unchanged(first)
+    assert spans.unchanged(second)
+    with open(first.path, "a") as stream:
+        stream.write("more")
+    os.remove(second.path)
+    assert not spans.unchanged(first)
+    assert not spans.unchanged(second)
