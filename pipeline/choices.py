@@ -206,7 +206,7 @@ def _identifier(column: Column) -> LeftOut | None:
     if column.type is Type.FLOAT or column.present < 20 or column.timestamps:
         return None
     named = bool(_ID_NAME.search(column.name) or _ID_CAMEL.search(column.name))
-    share = _unique_share(column)
+    share = column.unique_share
     if column.type is Type.STRING and share >= 0.98 and _words(column) < _FEW_WORDS:
         return _is_identifier(column, f"{share:.0%} of its values are different")
     if column.type is Type.INT and share == 1.0 and (named or _counts_up(column)):
@@ -320,7 +320,7 @@ def _log(column: Column, low: float) -> str | None:
 
 
 def _prose(column: Column) -> Feature | None:
-    if _words(column) < _FEW_WORDS or _unique_share(column) < 0.5:
+    if _words(column) < _FEW_WORDS or column.unique_share < 0.5:
         return None
     buckets = int(2 ** np.clip(np.round(np.log2(max(1, column.present) / 2)), 6, 12))
     reason = (
@@ -375,16 +375,6 @@ _RULES: tuple[_Rule, ...] = (
     _words_as_categories,
 )
 """In this order; the first that has something to say decides."""
-
-
-def _unique_share(column: Column) -> float:
-    """Returns the part of the values that are different: exact where all were counted, else of the sample."""
-    if column.distinct_exact:
-        return column.distinct / max(1, column.present)
-    values = column.sample[np.isfinite(column.sample)] if column.numeric else column.sample.drop_null()
-    if not len(values):
-        return 0.0
-    return len(np.unique(values)) / len(values) if column.numeric else len(values.unique()) / len(values)
 
 
 def _words(column: Column) -> float:

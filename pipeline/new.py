@@ -68,7 +68,7 @@ class Made:
         size = f"{self.profile.rows:,} rows, {len(self.profile.columns):,} columns"
         task = f"{self.choices.task.value} ({self.choices.task_reason})"
         lines = [f"{size}; {self.label} is predicted: {task}.", "", *_table(self), ""]
-        lines += [f"Warning: {warning}." for warning in self.choices.warnings]
+        lines += [f"Warning: {warning}{'' if warning.endswith('?') else '.'}" for warning in self.choices.warnings]
         lines += [""] if self.choices.warnings else []
         lines += [
             f"Wrote {_shown(self.config)} and {_shown(self.schema)}: look them over, the comments say why.",

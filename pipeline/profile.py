@@ -34,7 +34,8 @@ _LONGEST_COUNTED = 200
 """Characters up to which a value is counted; longer ones are text that nobody repeats."""
 
 # What ExampleGen takes for a whole number, and for a number; NaN is a missing value.
-_INT = r"^[ \t]*-?[0-9]{1,18}[ \t]*$"
+_INT = r"^[ \t]*-?[0-9]{1,19}[ \t]*$"
+_LONG_INT = r"^[ \t]*-?[0-9]{19}[ \t]*$"
 _FLOAT = r"^[ \t]*(-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|-?[nN][aA][nN])[ \t]*$"
 _NAN = r"^[ \t]*-?[nN][aA][nN][ \t]*$"
 PLACEHOLDERS = ("na", "n/a", "null", "none", "nil", "?", "-", "--", ".", "missing", "unknown", "#n/a", "inf", "-inf")
@@ -87,6 +88,9 @@ class Column:
     """For a column of times: each format of `settings.Calendar` by the share of the values that it fits."""
     clock: bool = False
     """Whether the times have hours."""
+
+    unique_share: float = 1.0
+    """The part of the values that are different: of all where they were all counted, else of the sample."""
 
     @property
     def missing_share(self) -> float:
@@ -206,7 +210,7 @@ class _Seen:
         if not count:
             self._placeholders.update(self._of_placeholders(values))
             return
-        self._ints += int(pc.sum(pc.match_substring_regex(values, _INT)).as_py() or 0)
+        self._ints += int(pc.sum(pc.match_substring_regex(values, _INT)).as_py() or 0) - _too_large(values)
         self._nans += int(pc.sum(pc.match_substring_regex(values, _NAN)).as_py() or 0)
         if count < len(values):
             self._placeholders.update(self._of_placeholders(values.filter(pc.invert(floats))))
@@ -250,10 +254,24 @@ class _Seen:
             counts=counts,
             not_numbers=self._values - self._floats if type_ is Type.STRING else 0,
             placeholders=dict(self._placeholders) if mostly_numbers else {},
+            unique_share=self._unique_share(counts, texts, rows - missing),
             sample=as_numbers(texts) if type_ is not Type.STRING else texts,
             timestamps=_timestamps(texts) if type_ is Type.STRING else {},
             clock=type_ is Type.STRING and _has_clock(texts),
         )
+
+    def _unique_share(self, counts: dict[str, int], texts: Any, present: int) -> float:
+        if self._counts is not None:
+            return len(counts) / max(1, present)
+        # As text: a float64 would make neighbours of whole numbers past 2^53 the same.
+        values = texts.drop_null()
+        return len(values.unique()) / max(1, len(values))
+
+
+def _too_large(values: Any) -> int:
+    """Counts the whole numbers that an int64 cannot hold."""
+    long = values.filter(pc.match_substring_regex(values, _LONG_INT))
+    return sum(not -(2**63) <= int(value) < 2**63 for value in long.unique().to_pylist()) if len(long) else 0
 
 
 def _counted(values: Any) -> Counter[str]:

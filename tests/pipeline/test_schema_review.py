@@ -17,7 +17,7 @@ SCHEMA = """\
 default_environment: "TRAINING"
 default_environment: "SERVING"
 # Metres, never negative.
-feature { name: "length" type: INT int_domain { min: 0 max: 50 } presence { min_fraction: 1 } shape { dim { size: 1 } } }
+feature { name: "length" type: INT int_domain { min: 0 max: 50 } presence { min_fraction: 1 } shape { dim { size: 1 }}}
 # The colours of the catalogue: "red {" is none.
 feature {
   name: "colour"
