@@ -346,6 +346,38 @@ def test_one_slot_gets_all_requests_and_the_other_the_preview(built):
     assert live | preview == {"serving-blue", "serving-green"}
 
 
+# --- the page about it -----------------------------------------------------------------------------------------------
+
+
+def test_the_overlays_of_the_page_build(built, tmp_path):
+    blocks = re.findall(r"```yaml\n(.*?)```", (DEPLOY.parent / "docs" / "deploy.md").read_text(encoding="utf-8"), re.S)
+    assert len(blocks) == 2
+    (tmp_path / "deploy").symlink_to(DEPLOY)
+    for number, block in enumerate(blocks):
+        folder = tmp_path / f"overlay-{number}"
+        folder.mkdir()
+        up = Path(*[".."] * (len(folder.resolve().parts) - 1))
+        text = block.replace("../deploy", str(up / DEPLOY.relative_to("/"))).replace(
+            '"sha256:..."', '"sha256:' + "1" * 64 + '"'
+        )
+        (folder / "kustomization.yaml").write_text(text)
+        (folder / "models.config").write_text('model_config_list { config { name: "humidity" base_path: "gs://b" } }\n')
+        items = manifests.rendered(manifests.kustomize(), folder)
+        assert [fault for item in items for fault in manifests.faults(item)] == []
+        if number == 0:
+            assert {item["metadata"]["namespace"] for item in items} == {"ml"}
+            assert "tensorflow/serving@sha256:" + "1" * 64 in set(manifests.images(items))
+        else:
+            assert [item for item in items if "gs://b" in str(item.get("data"))]
+
+
+def test_every_alert_stands_on_the_page(built):
+    page = (DEPLOY.parent / "docs" / "deploy.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| ([A-Z]\w+) \| ", page, re.M)
+    (rules,) = [item for item in built["monitoring"] if item["kind"] == "PrometheusRule"]
+    assert listed == [rule["alert"] for group in rules["spec"]["groups"] for rule in group["rules"]]
+
+
 # --- monitoring ------------------------------------------------------------------------------------------------------
 
 

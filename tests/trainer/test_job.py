@@ -49,6 +49,11 @@ def test_a_job_is_read(tmp_path: Path, document: dict[str, Any]) -> None:
     assert read.base_model is None
 
 
+def test_the_job_in_the_docs_is_one() -> None:
+    text = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    job.Job.model_validate_json(text.partition("```json\n")[2].partition("```")[0])
+
+
 def test_every_wrong_key_is_told_at_once(tmp_path: Path, document: dict[str, Any]) -> None:
     del document["schema_path"]
     document["train_step"] = 5
