@@ -6,14 +6,17 @@ the executor.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
+import numpy as np
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
-from components.example_validator import wording
+from components.example_validator import comparison, wording
 from components.example_validator.findings import Finding, Severity
+from components.example_validator.profile import Floats
 
 Dataset: TypeAlias = statistics_pb2.DatasetFeatureStatistics
 Column: TypeAlias = statistics_pb2.FeatureNameStatistics
@@ -193,32 +196,96 @@ def distances(found: anomalies_pb2.Anomalies) -> dict[str, tuple[float, float]]:
     }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What the train split is held against."""
+
+    statistics: Dataset
+    words: str
+    """What it is, in words."""
+    max_drift: float | None
+    """The largest distance of a column; None leaves them alone."""
+    max_label_drift: float | None
+    """The same for the label."""
+
+
 def drift(
-    measured: Mapping[str, tuple[float, float]], *, split: str, current: Dataset, reference: Dataset, against: str
-) -> Iterable[Finding]:
+    measured: Mapping[str, tuple[float, float]], *, split: str, current: Dataset, against: Reference, label: str
+) -> Iterator[Finding]:
     """Finds columns that are distributed otherwise than in the reference.
 
     Args:
-        measured: distance and threshold by column.
+        measured: distance and threshold by column; the threshold holds what sampling alone does.
         split: which split was measured.
         current: its statistics.
-        reference: the statistics that it was compared with.
-        against: what the reference is, in words.
+        against: what it was compared with.
+        label: the raw label column, which has a threshold of its own.
     """
-    ours, theirs = columns(current), columns(reference)
+    noise = sampling_noise(current.num_examples, against.statistics.num_examples)
+    ours, theirs = columns(current), columns(against.statistics)
+    for name, (distance, measured_threshold) in sorted(measured.items(), key=lambda item: -item[1][0]):
+        most = against.max_label_drift if name == label else against.max_drift
+        if most is None:
+            continue
+        widest = max(value for value in (against.max_drift, against.max_label_drift) if value is not None)
+        # A comparator that the schema has already is the schema's word on this column.
+        of_schema = measured_threshold != max(widest, noise)
+        threshold = measured_threshold if of_schema else max(most, noise)
+        if distance <= threshold or not _differ(ours[name], theirs[name]):
+            continue
+        key = "validation.max_label_drift" if name == label else "validation.max_drift"
+        was, now = wording.summary(theirs[name]), wording.summary(ours[name])
+        yield Finding(
+            column=name,
+            check="label_drift" if name == label else "drift",
+            severity=Severity.ERROR,
+            splits=(split,),
+            found=f"a distance of {distance:.2f} from {against.words}: {was} then, {now} now",
+            expected=f"at most {threshold:.2f} ({'the schema' if of_schema else key})",
+            action=f"Look whether the source changed; where the change is real, raise {key} for a run.",
+        )
+
+
+def skew(
+    measured: Mapping[str, tuple[float, float]], *, split: str, current: Dataset, train: Dataset
+) -> Iterator[Finding]:
+    """Finds columns of another split that are distributed otherwise than in the train split.
+
+    A warning: splits by time differ by their nature, and the rows themselves need not be wrong.
+    """
+    ours, theirs = columns(current), columns(train)
     for name, (distance, threshold) in sorted(measured.items(), key=lambda item: -item[1][0]):
-        if distance <= threshold:
+        if distance <= threshold or not _differ(ours[name], theirs[name]):
             continue
         was, now = wording.summary(theirs[name]), wording.summary(ours[name])
         yield Finding(
             column=name,
-            check="drift",
-            severity=Severity.ERROR,
+            check="split_skew",
+            severity=Severity.WARNING,
             splits=(split,),
-            found=f"a distance of {distance:.2f} from {against}: {was} then, {now} now",
-            expected=f"at most {threshold:.2f} (validation.max_drift)",
-            action="Look whether the source changed; where the change is real, raise validation.max_drift for a run.",
+            found=f"a distance of {distance:.2f} from the train split: {was} there, {now} here",
+            expected=f"at most {threshold:.2f} (validation.max_split_skew)",
+            action="Look how data.splits deals the rows: metrics on this split say little of the others.",
         )
+
+
+def _differ(ours: Column, theirs: Column) -> bool:
+    """Tells whether any decile of a column of numbers differs by more than counts as the same; others always do."""
+    deciles = [_deciles(column) for column in (ours, theirs)]
+    if not all(len(values) for values in deciles) or len(deciles[0]) != len(deciles[1]):
+        return True
+    spread = comparison.spread_of(deciles[1].tolist())
+    tolerance = comparison.tolerated(np.maximum(np.abs(deciles[0]), np.abs(deciles[1])), spread)
+    return bool(np.any(np.abs(deciles[0] - deciles[1]) > tolerance))
+
+
+def _deciles(column: Column) -> Floats:
+    quantiles = statistics_pb2.Histogram.QUANTILES
+    for histogram in column.num_stats.histograms:
+        if histogram.type == quantiles and histogram.buckets:
+            edges = [histogram.buckets[0].low_value, *(bucket.high_value for bucket in histogram.buckets)]
+            return np.asarray(edges, np.float64)
+    return np.zeros(0)
 
 
 def _few_integers(column: Column) -> bool:

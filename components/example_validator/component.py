@@ -26,18 +26,24 @@ class ExampleValidatorSpec(component_spec.ComponentSpec):
     INPUTS: ClassVar[dict[str, component_spec.ChannelParameter]] = {
         **standard_component_specs.ExampleValidatorSpec.INPUTS,
         executor.CHAMPION_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+        standard_component_specs.EXAMPLES_KEY: component_spec.ChannelParameter(
+            type=standard_artifacts.Examples, optional=True
+        ),
     }
     OUTPUTS = standard_component_specs.ExampleValidatorSpec.OUTPUTS
     TYPE_ANNOTATION = system_executions.Process
 
 
 class ExampleValidator(base_component.BaseComponent):
-    """Checks every split's statistics against the schema, and the train split against the champion's.
+    """The data gate: stops the run where the data are not what schema, champion and earlier spans knew.
+
+    It checks every split's statistics against the schema, the train split's against the champion's, each new span's
+    rows against the span before it, and all rows against the configuration's own conditions.
 
     Component `outputs` contains:
 
      - `anomalies`: Channel of type `standard_artifacts.ExampleAnomalies`: `Split-<name>/SchemaDiff.pb` as TFX writes
-       it, and `report.json` with everything in words.
+       it, `report.json` with everything in words, and `spans.json` with what is remembered of each span.
     """
 
     SPEC_CLASS = ExampleValidatorSpec
@@ -51,6 +57,7 @@ class ExampleValidator(base_component.BaseComponent):
         validation: settings.Validation,
         label: str,
         champion: types.BaseChannel | None = None,
+        examples: types.BaseChannel | None = None,
     ) -> None:
         """Constructs an ExampleValidator node.
 
@@ -60,8 +67,10 @@ class ExampleValidator(base_component.BaseComponent):
             validation: what is checked beside the schema.
             label: the raw column to predict.
             champion: Channel of `Model` from Champion; it may hold none.
+            examples: Channel of `Examples` from ExampleGen; without it spans and conditions are not checked.
         """
-        inputs = {executor.CHAMPION_KEY: champion} if champion is not None else {}
+        optional = {executor.CHAMPION_KEY: champion, standard_component_specs.EXAMPLES_KEY: examples}
+        inputs = {key: channel for key, channel in optional.items() if channel is not None}
         super().__init__(
             spec=ExampleValidatorSpec(
                 **{

@@ -1,4 +1,4 @@
-"""Runs every check over every split's statistics, writes anomalies and report, then stops the run on errors.
+"""Runs every check over statistics, spans and rows, writes anomalies and report, then stops the run on errors.
 
 Everything is checked and written before anything is refused: who repairs the data sees all of it at once.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow_data_validation as tfdv
@@ -19,14 +20,20 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, writer_utils
 
-from components.example_validator import checks, findings
-from components.example_validator.report import Report
+from components.example_validator import checks, examination, findings
+from components.example_validator.checks import Dataset
+from components.example_validator.findings import Finding
+from components.example_validator.report import Report, write_json
+from components.example_validator.spans import History, Judged
 from evergreen import progress, settings
 from evergreen.errors import GateRefusal
 
 VALIDATION_KEY = "validation"
 LABEL_KEY = "label"
 CHAMPION_KEY = "champion"
+SPANS_FILE = "spans.json"
+"""What is remembered of the spans; Pusher takes it into the bundle, where the next run's gate finds it."""
+CHAMPION_SPANS = os.path.join("bundle", "validation", SPANS_FILE)
 CHAMPION_STATISTICS = os.path.join("bundle", "train_stats", "FeatureStats.pb")
 TRAIN = "train"
 
@@ -43,26 +50,35 @@ class Executor(base_executor.BaseExecutor):
         """Checks the data.
 
         Args:
-            input_dict: `statistics` (`ExampleStatistics`), `schema` (`Schema`) and, where there is a Champion node,
-                `champion` (`Model`, which may hold none).
-            output_dict: `anomalies` (`ExampleAnomalies`): `Split-<name>/SchemaDiff.pb` and `report.json`.
+            input_dict: `statistics` (`ExampleStatistics`), `schema` (`Schema`), `examples` (`Examples`) for what
+                statistics do not tell and, where there is a Champion node, `champion` (`Model`, which may hold none).
+            output_dict: `anomalies` (`ExampleAnomalies`): `Split-<name>/SchemaDiff.pb`, `report.json` and `spans.json`.
             exec_properties: `validation` (JSON of `settings.Validation`) and `label` (the raw column).
 
         Raises:
+            BadInput: when a condition of the configuration names a column that there is not.
             GateRefusal: with every error, after everything was checked and written.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         validation = settings.Validation.model_validate_json(exec_properties[VALIDATION_KEY])
+        label = exec_properties[LABEL_KEY]
         statistics = artifact_utils.get_single_instance(input_dict[standard_component_specs.STATISTICS_KEY])
         output = artifact_utils.get_single_instance(output_dict[standard_component_specs.ANOMALIES_KEY])
         schema = _read_schema(artifact_utils.get_single_uri(input_dict[standard_component_specs.SCHEMA_KEY]))
         champion = input_dict.get(CHAMPION_KEY)
         reference, version = _read_champion(champion[0].uri) if champion else (None, None)
-
         names = artifact_utils.decode_split_names(statistics.split_names)
+        examples = input_dict.get(standard_component_specs.EXAMPLES_KEY)
+        spans_found, custom_found = None, []
+        if examples:
+            table = examination.Table(uri=examples[0].uri, splits=names, schema=schema)
+            custom_found = list(examination.custom(table, validation.checks))
+            history = _read_history(champion[0].uri) if champion else History()
+            spans_found = examination.spans(table, history=history, validation=validation, label=label)
+
         splits = {name: stats_artifact_utils.load_statistics(statistics, name).proto() for name in names}
         anomalies = {
-            name: _validate(split, schema, reference if name == TRAIN else None, validation.max_drift)
+            name: _validate(split, schema, reference if name == TRAIN else None, _widest_drift(validation))
             for name, split in splits.items()
         }
         report = _check(
@@ -72,12 +88,34 @@ class Executor(base_executor.BaseExecutor):
             reference=_dataset(reference) if reference else None,
             champion_version=version,
             validation=validation,
-            label=exec_properties[LABEL_KEY],
+            label=label,
+            skew=_skew(splits, schema, validation.max_split_skew),
+            judged=spans_found,
+            custom_found=custom_found,
         )
         _write(output, statistics, anomalies, report)
+        if spans_found is not None:
+            write_json(os.path.join(output.uri, SPANS_FILE), spans_found.history.as_json())
         progress.report(report.figure())
         if report.errors:
-            raise GateRefusal(finding.problem() for finding in report.errors)
+            raise GateRefusal((finding.problem() for finding in report.errors), report=report.as_json())
+
+
+def _widest_drift(validation: settings.Validation) -> float | None:
+    """Returns the threshold that makes TFDV measure; `checks.drift` holds each column against its own."""
+    return max((value for value in (validation.max_drift, validation.max_label_drift) if value), default=None)
+
+
+def _skew(
+    splits: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList],
+    schema: schema_pb2.Schema,
+    most: float | None,
+) -> dict[str, anomalies_pb2.Anomalies]:
+    """Measures how far each other split is from the train split."""
+    if most is None or TRAIN not in splits or not _dataset(splits[TRAIN]).num_examples:
+        return {}
+    others = {name: split for name, split in splits.items() if name != TRAIN}
+    return {name: _validate(split, schema, splits[TRAIN], most) for name, split in others.items()}
 
 
 def _validate(
@@ -97,14 +135,17 @@ def _validate(
 
 
 def _check(
-    splits: dict[str, statistics_pb2.DatasetFeatureStatistics],
+    splits: dict[str, Dataset],
     *,
     anomalies: dict[str, anomalies_pb2.Anomalies],
     schema: schema_pb2.Schema,
-    reference: statistics_pb2.DatasetFeatureStatistics | None,
+    reference: Dataset | None,
     champion_version: int | None,
     validation: settings.Validation,
     label: str,
+    skew: Mapping[str, anomalies_pb2.Anomalies],
+    judged: Judged | None,
+    custom_found: Sequence[Finding],
 ) -> Report:
     found = [
         *checks.rows(splits, min_rows=validation.min_rows),
@@ -114,18 +155,31 @@ def _check(
         found.extend(checks.anomalies(anomalies[name], split=name, dataset=dataset, schema=schema))
     found.extend(checks.empty_columns(splits, schema=schema))
     measured = checks.distances(anomalies[TRAIN]) if TRAIN in anomalies else {}
+    moving = judged.moving if judged else frozenset()
     if reference is not None:
         version = "" if champion_version is None else f" (version {champion_version})"
-        against = f"what the serving model was trained on{version}"
-        found.extend(checks.drift(measured, split=TRAIN, current=splits[TRAIN], reference=reference, against=against))
+        against = checks.Reference(
+            statistics=reference,
+            words=f"what the serving model was trained on{version}",
+            max_drift=validation.max_drift,
+            max_label_drift=validation.max_label_drift,
+        )
+        settled = {name: value for name, value in measured.items() if name not in moving}
+        found.extend(checks.drift(settled, split=TRAIN, current=splits[TRAIN], against=against, label=label))
+    for name, split in skew.items():
+        found.extend(checks.skew(checks.distances(split), split=name, current=splits[name], train=splits[TRAIN]))
+    kept = [finding for each in found if (finding := findings.of_severity(each, validation.severity)) is not None]
     return Report(
-        findings=findings.merge(found),
+        findings=findings.merge([*kept, *(judged.findings if judged else ()), *custom_found]),
         splits={
             name: {"rows": int(dataset.num_examples), "columns": len(dataset.features)}
             for name, dataset in splits.items()
         },
         drift={name: distance for name, (distance, _) in measured.items()},
         champion_version=champion_version,
+        checked_spans=judged.checked if judged else (),
+        span_drift=judged.distances if judged else {},
+        moving=sorted(moving),
     )
 
 
@@ -158,6 +212,15 @@ def _dataset(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> statist
 
 def _read_schema(folder: str) -> schema_pb2.Schema:
     return io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(folder))
+
+
+def _read_history(uri: str) -> History:
+    """Returns what the gate remembered of the spans that the champion was trained on."""
+    path = os.path.join(uri, CHAMPION_SPANS)
+    if not fileio.exists(path):
+        return History()
+    with fileio.open(path, "r") as file:
+        return History.from_json(json.load(file))
 
 
 def _read_champion(uri: str) -> tuple[statistics_pb2.DatasetFeatureStatisticsList | None, int | None]:

@@ -25,6 +25,12 @@ class Report:
     drift: Mapping[str, float]
     """Distance of each column of the train split from the champion's training statistics; empty without a champion."""
     champion_version: int | None = None
+    checked_spans: Sequence[int] = ()
+    """The spans that were held against the ones before them."""
+    span_drift: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Distance of each column of the newest span from the span before it."""
+    moving: Sequence[str] = ()
+    """Columns that change from span to span by their nature; drift says nothing of them."""
 
     @property
     def errors(self) -> list[Finding]:
@@ -45,15 +51,14 @@ class Report:
             "splits": {split: dict(figures) for split, figures in self.splits.items()},
             "drift": dict(self.drift),
             "champion_version": self.champion_version,
+            "checked_spans": list(self.checked_spans),
+            "span_drift": {name: round(value, 4) for name, value in self.span_drift.items()},
+            "moving": list(self.moving),
         }
 
     def write(self, folder: str) -> None:
         """Writes the report into `folder`, on any filesystem that TFX opens."""
-        path = os.path.join(folder, REPORT_FILE)
-        staged = f"{path}.partial"
-        with fileio.open(staged, "w") as file:
-            file.write(json.dumps(self.as_json(), indent=2) + "\n")
-        fileio.rename(staged, path, overwrite=True)
+        write_json(os.path.join(folder, REPORT_FILE), self.as_json())
 
     def figure(self) -> str:
         """Returns the telling figure: how much was found, and the largest drift."""
@@ -62,3 +67,11 @@ class Report:
             return text
         column = max(self.drift, key=lambda name: self.drift[name])
         return f"{text}; largest drift {self.drift[column]:.3f} ({column})"
+
+
+def write_json(path: str, document: Mapping[str, Any]) -> None:
+    """Writes a JSON object whole or not at all."""
+    staged = f"{path}.partial"
+    with fileio.open(staged, "w") as file:
+        file.write(json.dumps(document, indent=1) + "\n")
+    fileio.rename(staged, path, overwrite=True)

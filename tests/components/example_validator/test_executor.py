@@ -106,6 +106,9 @@ def test_clean_data_pass_and_leave_tfx_s_layout(tmp_path: Path) -> None:
         "splits": {"train": {"rows": 2000, "columns": 5}, "eval": {"rows": 300, "columns": 5}},
         "drift": {},
         "champion_version": None,
+        "checked_spans": [],
+        "span_drift": {},
+        "moving": [],
     }
     assert artifact_utils.decode_split_names(done.artifact.split_names) == ["train", "eval"]
     assert done.artifact.span == 7
@@ -132,7 +135,7 @@ def test_everything_that_is_wrong_is_told_at_once_in_words(tmp_path: Path) -> No
         ("price", "missing_column"),
         ("price", "label"),
     }
-    assert done.checks("warnings") == {("extra", "new_column"), ("prize", "new_column")}
+    assert done.checks("warnings") == {("extra", "new_column"), ("prize", "new_column"), ("size", "split_skew")}
     assert done.refusal is not None
     said = {problem.where: problem for problem in done.refusal.problems}
     assert len(done.refusal.problems) == 6
@@ -195,7 +198,7 @@ def test_drift_from_the_champion_stops_numbers_and_categories(tmp_path: Path) ->
     moved["price"] += 15
     moved["town"] = np.random.default_rng(4).choice(["Bonn", "Ulm"], 4000, p=[0.3, 0.7])
     done = run(tmp_path, {"train": moved, "eval": moved}, champion=table(4000, 2))
-    assert done.checks("errors") == {("price", "drift"), ("town", "drift")}
+    assert done.checks("errors") == {("price", "label_drift"), ("town", "drift")}
     assert done.report["champion_version"] == 3
     assert set(done.report["drift"]) == {"hour", "town", "size", "note", "price"}
     assert done.report["drift"]["town"] == pytest.approx(0.4, abs=0.05)
@@ -210,7 +213,12 @@ def test_drift_from_the_champion_stops_numbers_and_categories(tmp_path: Path) ->
 def test_drift_can_be_left_alone(tmp_path: Path) -> None:
     moved = table(1000, 1)
     moved["price"] += 100
-    done = run(tmp_path, {"train": moved}, champion=table(1000, 2), validation=settings.Validation(max_drift=None))
+    done = run(
+        tmp_path,
+        {"train": moved},
+        champion=table(1000, 2),
+        validation=settings.Validation(max_drift=None, max_label_drift=None),
+    )
     assert done.refusal is None
     assert done.report["drift"] == {}
 
