@@ -111,7 +111,7 @@ def choose(profile: Profile, *, label: str, task: settings.Task | None = None) -
         task_reason=why,
         features=features,
         left_out=left_out,
-        data=[splits],
+        data=[splits, *_split_by(profile, label)],
         model=list(_model(usable, width)),
         training=list(_training(usable, width, chosen)),
         validation=list(_validation(rows["train"])),
@@ -422,6 +422,25 @@ def _width(feature: Feature, column: Column) -> int:
     if body["kind"] == "calendar":
         return sum({"hour": 24, "weekday": 7, "month": 12}[part] for part in body["parts"])
     return int(body.get("size") or body.get("buckets") or (2 if body.get("indicator") else 1))
+
+
+def _split_by(profile: Profile, label: str) -> Iterator[Setting]:
+    """Keeps the rows of one customer in one split, where an identifier says whose rows they are."""
+    if "split_by" not in settings.Data.model_fields:
+        return
+    keys = [
+        column
+        for column in profile.columns.values()
+        if column.name != label
+        and column.type is not Type.FLOAT
+        and (_ID_NAME.search(column.name) or _ID_CAMEL.search(column.name))
+        and column.missing_share < 0.5
+        and 0.02 <= column.unique_share <= 0.9
+    ]
+    if len(keys) == 1:
+        rows = 1.0 / keys[0].unique_share
+        reason = f"{keys[0].name} has {rows:.1f} rows on average: none of them may be learned from and measured on"
+        yield Setting(key="split_by", value={"columns": [keys[0].name]}, reason=reason)
 
 
 def _is_small(rows: int, width: int) -> bool:

@@ -154,13 +154,12 @@ def look(found: table_source.Found, *, max_rows: int = MAX_ROWS) -> Profile:
         if rows >= max_rows:
             complete = False
             break
-        if not seen:
-            limit = max(1000, min(_MAX_DISTINCT, _MAX_DISTINCT_OF_ALL // max(1, table.num_columns)))
-            seen = {name: _Seen(name, limit) for name in table.column_names}
+        limit = max(1000, min(_MAX_DISTINCT, _MAX_DISTINCT_OF_ALL // max(1, table.num_columns)))
         texts = {name: table_source.as_text(table.column(name)) for name in table.column_names}
         for name, column in texts.items():
-            if name in seen:
-                seen[name].add(column, declared=_declared(table.column(name).type, found.format))
+            # In TFRecords a column may show up late: where no row has it, it is not there.
+            one = seen.setdefault(name, _Seen(name, limit))
+            one.add(column, declared=_declared(table.column(name).type, found.format))
         sample.add(texts, rows, table.num_rows)
         rows += table.num_rows
     columns = {name: one.column(sample.of(name), rows) for name, one in seen.items()}
@@ -169,7 +168,7 @@ def look(found: table_source.Found, *, max_rows: int = MAX_ROWS) -> Profile:
 
 def _declared(type_: Any, format_: str) -> Type | None:
     """Returns the type that the file itself gives a column; None for text, which has to be looked at."""
-    if format_ == "csv":
+    if format_ == "csv" or pa.types.is_null(type_):
         return None
     if pa.types.is_integer(type_):
         return Type.INT
@@ -290,10 +289,12 @@ class _Sample:
     def add(self, texts: dict[str, Any], first_row: int, rows: int) -> None:
         numbers = np.arange(first_row, first_row + rows, dtype=np.int64)
         kept = np.flatnonzero(numbers % self._stride == 0)
-        self._numbers.append(numbers[kept])
         positions = pa.array(kept)
-        for name, column in texts.items():
-            self._parts.setdefault(name, []).append(column.take(positions))
+        before = sum(map(len, self._numbers))
+        for name in {**self._parts, **texts}:
+            parts = self._parts.setdefault(name, [pa.nulls(before, pa.string())])
+            parts.append(texts[name].take(positions) if name in texts else pa.nulls(len(kept), pa.string()))
+        self._numbers.append(numbers[kept])
         while self._too_large():
             self._thin()
 

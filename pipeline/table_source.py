@@ -27,7 +27,7 @@ from components.example_gen.table import BlockReader, ColumnType
 from evergreen import settings, spans
 from evergreen.errors import BadInput, Problem
 
-Format = Literal["csv", "parquet"]
+Format = Literal["csv", "parquet", "tfrecord"]
 
 _ENDINGS: dict[str, Format] = {
     ".csv": "csv",
@@ -39,6 +39,10 @@ _ENDINGS: dict[str, Format] = {
     ".csv.bz2": "csv",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".tfrecord": "tfrecord",
+    ".tfrecords": "tfrecord",
+    ".tfrecord.gz": "tfrecord",
+    ".tfrecords.gz": "tfrecord",
 }
 _DELIMITERS = (",", ";", "\t", "|")
 _BATCH_ROWS = 1 << 16
@@ -75,8 +79,8 @@ def find(text: str, *, called_from: Path, root: Path) -> Found:
     format_ = _format(pattern)
     pattern = as_named(pattern, root)
     selection = spans.resolve(settings.Data(path=pattern))
-    if format_ == "parquet":
-        _require_parquet(pattern)
+    if format_ != "csv":
+        _require_known(pattern, format_)
         return Found(data=settings.Data.model_validate({"path": pattern, "format": format_}), selection=selection)
     first = selection.files[0].path
     encoding = _encoding(first)
@@ -96,6 +100,9 @@ def batches(found: Found) -> Iterator[tuple[pa.Table, int]]:
     """
     if found.format == "parquet":
         yield from _parquet(found.selection.files)
+        return
+    if found.format == "tfrecord":
+        yield from _tfrecord(found.selection.files)
         return
     data = found.data
     inspected = [inspection.inspect(file, data, None) for file in found.selection.files]
@@ -158,6 +165,40 @@ def as_named(path: str | Path, root: Path) -> str:
     return os.path.relpath(text, root)
 
 
+def _tfrecord(files: Sequence[spans.DataFile]) -> Iterator[tuple[pa.Table, int]]:
+    import tensorflow as tf
+    from tfx_bsl.coders import example_coder
+
+    decoder = example_coder.ExamplesToRecordBatchDecoder()
+    for file in files:
+        compression = "GZIP" if file.path.endswith(".gz") else ""
+        records = tf.data.TFRecordDataset(file.path, compression_type=compression).batch(_BATCH_ROWS // 8)
+        try:
+            for serialized in records.as_numpy_iterator():
+                batch = decoder.DecodeBatch(serialized.tolist())
+                yield pa.table({name: _first(batch.column(at)) for at, name in enumerate(batch.schema.names)}), 0
+        except (tf.errors.DataLossError, RuntimeError, ValueError) as error:
+            raise BadInput(
+                [
+                    Problem(
+                        where=file.path,
+                        found=str(error).split("\n")[0][:200],
+                        expected="a complete TFRecord file of tf.Example",
+                        action="Deliver the file again.",
+                    )
+                ]
+            ) from error
+
+
+def _first(column: Any) -> Any:
+    """Returns the first value of every row of a list column, null where it has none."""
+    if pa.types.is_null(column.type):
+        return column
+    starts = column.offsets.to_numpy(zero_copy_only=False)
+    empty = (starts[1:] == starts[:-1]) | column.is_null().to_numpy(zero_copy_only=False)
+    return column.values.take(pa.array(starts[:-1], pa.int64(), mask=empty))
+
+
 # --- what --data means -----------------------------------------------------------------------------------------------
 
 
@@ -208,15 +249,16 @@ def _format(pattern: str) -> Format:
     return _ENDINGS.get(_ending(pattern) or "", "csv")
 
 
-def _require_parquet(pattern: str) -> None:
-    if "parquet" in get_args(settings.Data.model_fields["format"].annotation):
+def _require_known(pattern: str, format_: Format) -> None:
+    known = get_args(settings.Data.model_fields["format"].annotation) or ("csv",)
+    if format_ in known:
         return
     raise BadInput(
         [
             Problem(
                 where="--data",
-                found=f"{pattern}, Parquet",
-                expected="CSV: a run of this version reads nothing else",
+                found=f"{pattern}, {format_}",
+                expected=f"{' or '.join(known)}: a run of this version reads nothing else",
                 action="Write the table as CSV.",
             )
         ]
@@ -299,9 +341,19 @@ def as_text(column: Any) -> Any:
         column = column.dictionary_decode()
     if pa.types.is_string(column.type):
         return column
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        return _utf8(column)
     if pa.types.is_boolean(column.type):
         return pc.if_else(column, "true", "false")
     try:
         return column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+
+
+def _utf8(column: Any) -> Any:
+    """Reads bytes as text; what is no UTF-8 keeps a mark in the place of each byte."""
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowInvalid:
+        return pa.array([None if one is None else one.decode("utf-8", "replace") for one in column.to_pylist()])
