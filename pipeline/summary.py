@@ -39,6 +39,8 @@ def render(
         `ExitCode.REFUSED` where a candidate was judged and not blessed, else `ExitCode.OK`.
     """
     console = Console(file=stream, highlight=False, soft_wrap=True)
+    if "ExampleValidator" in outputs:
+        say_findings(read_json(outputs["ExampleValidator"], "anomalies", "report.json"), stream=stream)
     verdict = read_json(outputs["Evaluator"], "evaluation", "verdict.json") if "Evaluator" in outputs else None
     pushed = read_json(outputs["Pusher"], "pushed_model", "pushed.json") if "Pusher" in outputs else None
     if verdict:
@@ -51,7 +53,9 @@ def render(
     if "SchemaGen" in outputs:
         inferred = outputs["SchemaGen"]["schema"][0] / "schema.pbtxt"
         console.print(f"Schema: inferred from these data: {inferred}")
-        console.print(f"        Review it, keep a copy as schemas/{registry.name}/schema.pbtxt, and name that as `schema`")
+        console.print(
+            f"        Review it, keep a copy as schemas/{registry.name}/schema.pbtxt, and name that as `schema`"
+        )
         console.print("        in the configuration: from then on data that differ are refused.")
     console.print(f"Logs:   {log}")
     if "Trainer" in outputs:
@@ -59,6 +63,42 @@ def render(
     refused = verdict is not None and not verdict["blessed"]
     console.print(_next(command, refused=refused, partial=verdict is None))
     return ExitCode.REFUSED if refused else ExitCode.OK
+
+
+def say_findings(report: Mapping[str, Any], *, stream: IO[str]) -> None:
+    """Writes what the data gate found as a table: errors first, what is missing from a row is about the whole table."""
+    findings = [*report["errors"], *report["warnings"]]
+    if not findings:
+        return
+    counts = (
+        f"{len(found)} {word}{'s' if len(found) != 1 else ''}"
+        for word, found in (("error", report["errors"]), ("warning", report["warnings"]))
+    )
+    table = Table(title=f"What the data gate found: {', '.join(counts)}", title_justify="left", title_style="bold")
+    table.show_lines = True
+    for column in ("", "column", "check", "where", "found", "expected", "for example", "what to do"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        table.add_row(
+            finding["severity"],
+            finding["column"] or "(the table)",
+            finding["check"],
+            _place(finding),
+            finding["found"],
+            finding["expected"],
+            "\n".join(finding["examples"]),
+            finding["action"],
+        )
+    # Text from the data is no markup, and a pipe has no width of its own.
+    console = Console(file=stream, highlight=False, markup=False)
+    console.width = max(console.width, 140)
+    console.print()
+    console.print(table, markup=False)
+
+
+def _place(finding: Mapping[str, Any]) -> str:
+    word, places = ("span", finding["spans"]) if finding.get("spans") else ("split", finding["splits"])
+    return f"{word}{'s' if len(places) > 1 else ''} {', '.join(map(str, places))}"
 
 
 def say_problems(problems: Iterable[Problem], *, stream: IO[str]) -> None:
