@@ -10,13 +10,14 @@ when there is work to do.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,16 @@ def main(arguments: Sequence[str]) -> int:
     pod = os.environ.get("KFP_POD_NAME", "")
     logs.configure({"task": options.task, "run": run, "pod": pod})
     left = notes.Notes(options.notes, run) if options.notes and run else None
-    before = left.begin(options.task, pod=pod) if left else None
+    before = None
+    with _noting():
+        before = left.begin(options.task, pod=pod) if left else None
     if before and before.is_final():
         return _refuse_again(before)
     started = time.monotonic()
     code, problems, fault = _attempt(options, given, run=run, beam_arguments=beam_arguments)
-    if left:
-        left.end(options.task, exit_code=code, problems=problems, fault=fault)
+    with _noting():
+        if left:
+            left.end(options.task, exit_code=code, problems=problems, fault=fault)
     _log.info("%s in %.1f s", code.name.lower(), time.monotonic() - started)
     return int(code)
 
@@ -70,21 +74,44 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@contextlib.contextmanager
+def _noting() -> Iterator[None]:
+    """Lets a node work where no note can be left, on a volume that is full or may only be read."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - TensorFlow's file systems have errors of their own
+        _log.warning("No note can be left beside the registry: %s", error)
+
+
 def _attempt(
     options: argparse.Namespace, given: translate.Json, *, run: str, beam_arguments: Sequence[str]
 ) -> tuple[ExitCode, Sequence[dict[str, str]], str]:
     """Does the work; returns how it ended, the problems that were told, and the headline of a fault."""
     try:
         _execute(options, given, run=run, beam_arguments=beam_arguments)
-    except EvergreenError as error:
-        problems = [dataclasses.asdict(problem) for problem in error.problems]
-        _say(error.exit_code, problems)
-        return error.exit_code, problems, ""
     except Exception as error:
+        told = _told(error)
+        if told is not None:
+            problems = [dataclasses.asdict(problem) for problem in told.problems]
+            _say(told.exit_code, problems)
+            return told.exit_code, problems, ""
         # Whatever it is, the note has to say it before the process ends.
         logging.exception("The node failed.")
         return ExitCode.FAULT, (), f"{type(error).__name__}: {str(error).strip() or 'without a word'}"[:1000]
     return ExitCode.OK, (), ""
+
+
+def _told(error: BaseException | None) -> EvergreenError | None:
+    """Returns the error that is meant for people, also where a library has wrapped it in one of its own."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, EvergreenError):
+            return error
+        seen.append(error)
+        # An error that was raised while another was dealt with is that other one only if it repeats its words.
+        wrapped = error.__context__ if str(error.__context__) in str(error) else None
+        error = error.__cause__ or wrapped
+    return None
 
 
 def _execute(options: argparse.Namespace, given: translate.Json, *, run: str, beam_arguments: Sequence[str]) -> None:

@@ -34,5 +34,10 @@ class Executor(base_executor.BaseExecutor):
             raise BadInput([PROBLEM])
         if how == "refused":
             raise GateRefusal([PROBLEM])
+        if how == "wrapped":
+            try:
+                raise BadInput([PROBLEM])
+            except BadInput as error:
+                raise RuntimeError("while running a stage") from error
         if how == "fault":
             raise OSError("disk full")

@@ -84,7 +84,13 @@ def test_done_is_0_and_leaves_clean_metadata_and_no_note(pod):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("end", "code"), [("bad input", ExitCode.BAD_INPUT), ("refused", ExitCode.REFUSED), ("fault", ExitCode.FAULT)]
+    ("end", "code"),
+    [
+        ("bad input", ExitCode.BAD_INPUT),
+        ("wrapped", ExitCode.BAD_INPUT),
+        ("refused", ExitCode.REFUSED),
+        ("fault", ExitCode.FAULT),
+    ],
 )
 def test_the_exit_code_tells_why_and_the_note_says_it(pod, capsys, end, code):
     assert pod.run(end=end) == code
@@ -141,6 +147,13 @@ def test_a_refusal_is_told_again_without_loading_tfx(pod):
     imported = {line.rsplit("|", 1)[-1].strip() for line in ended.stderr.splitlines() if line.startswith("import time")}
     assert "components.entrypoint.notes" in imported
     assert not {"tfx", "tensorflow", "apache_beam", "yaml", "pydantic"} & imported
+
+
+@pytest.mark.slow
+def test_where_no_note_can_be_left_the_work_is_done(pod, capsys):
+    (pod.folder / "registry").write_text("a file where the folder should be")
+    assert pod.run() == ExitCode.OK
+    assert "No note can be left" in capsys.readouterr().err
 
 
 @pytest.mark.slow
