@@ -180,7 +180,7 @@ def _write(root: pathlib.Path, span: int, *, rows: int, seed: int, drift: float,
 def _csv(data: pa.Table) -> bytes:
     sink = io.BytesIO()
     sink.write((",".join(data.column_names) + "\n").encode())
-    csv.write_csv(data, sink, csv.WriteOptions(include_header=False, quoting_style="needed"))
+    csv.write_csv(data, sink, csv.WriteOptions(include_header=False))
     return sink.getvalue()
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 class ExitCode(enum.IntEnum):
@@ -63,7 +64,7 @@ class EvergreenError(Exception):
             raise ValueError("an error needs at least one problem")
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
-    def __reduce__(self) -> tuple[type[EvergreenError], tuple[Sequence[Problem]]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Pickles by problems, so that the error survives a worker's process boundary."""
         return (type(self), (self.problems,))
 
@@ -78,6 +79,19 @@ class GateRefusal(EvergreenError):
     """A gate stopped the run; `problems` holds every reason."""
 
     exit_code = ExitCode.REFUSED
+
+    def __init__(self, problems: Iterable[Problem], *, report: Mapping[str, Any] | None = None) -> None:
+        """Keeps every problem, and the gate's report: what a node that fails has written is removed with it."""
+        super().__init__(problems)
+        self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the report beside the problems."""
+        return (_refusal, (self.problems, self.report))
+
+
+def _refusal(problems: Sequence[Problem], report: Mapping[str, Any] | None) -> GateRefusal:
+    return GateRefusal(problems, report=report)
 
 
 class Busy(EvergreenError):

@@ -334,12 +334,23 @@ class _Run:
             count = len(failure.problems)
             what = "The data gate stopped the run" if isinstance(failure, GateRefusal) else "The run stopped"
             say(f"\n{what}{at}: {count} problem{'s' if count > 1 else ''}.\n")
-            summary.say_problems(failure.problems, stream=self._screen)
+            self._say_problems(failure)
             say(f"\nThe registry is untouched. Logs: {log}\nThen resume with: {self._request.command}\n")
             return failure.exit_code
         say(f"\nA fault{at}: {_headline(failure)}\n")
         say(f"The whole story is at the end of {log}\nResume with: {self._request.command}\n")
         return ExitCode.FAULT
+
+    def _say_problems(self, failure: EvergreenError) -> None:
+        """Says every problem; what the data gate found goes into a table, and as JSON beside the log."""
+        report = failure.report if isinstance(failure, GateRefusal) else None
+        if report is None:
+            summary.say_problems(failure.problems, stream=self._screen)
+            return
+        path = self._logs / "data_gate.json"
+        write_whole(path, json.dumps(report, indent=1))
+        summary.say_findings(report, stream=self._screen)
+        self._screen.write(f"The same as JSON: {path}\n")
 
 
 def _headline(failure: BaseException) -> str:

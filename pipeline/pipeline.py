@@ -64,6 +64,7 @@ def create_pipeline(config: Config, environment: Environment, *, pins: Pins | No
     champion_node = Champion(registry=environment.registry, model_name=config.name, version=pins.champion)
     champion = champion_node.outputs["champion"]
     validator = ExampleValidator(
+        examples=examples,
         statistics=statistics,
         schema=schema,
         champion=champion,
@@ -110,6 +111,7 @@ def create_pipeline(config: Config, environment: Environment, *, pins: Pins | No
         evaluation=evaluator.outputs["evaluation"],
         model_run=trainer.outputs["model_run"],
         champion=champion,
+        anomalies=validator.outputs["anomalies"],
         registry=environment.registry,
         model_name=config.name,
         context=json.dumps(

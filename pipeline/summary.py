@@ -74,26 +74,24 @@ def say_findings(report: Mapping[str, Any], *, stream: IO[str]) -> None:
         f"{len(found)} {word}{'s' if len(found) != 1 else ''}"
         for word, found in (("error", report["errors"]), ("warning", report["warnings"]))
     )
-    table = Table(title=f"What the data gate found: {', '.join(counts)}", title_justify="left", title_style="bold")
-    table.show_lines = True
-    for column in ("", "column", "check", "where", "found", "expected", "for example", "what to do"):
-        table.add_column(column, overflow="fold")
+    title = f"What the data gate found: {', '.join(counts)}"
+    table = Table(title=title, title_justify="left", title_style="bold", show_lines=True)
+    for column, ratio in (("column", 2), ("check", 3), ("found", 6), ("expected", 4), ("for example", 3), ("do", 5)):
+        table.add_column(column, overflow="fold", ratio=ratio)
     for finding in findings:
         table.add_row(
-            finding["severity"],
-            finding["column"] or "(the table)",
-            finding["check"],
-            _place(finding),
+            finding["column"] or "(all)",
+            f"{finding['check']}\n{finding['severity']}, {_place(finding)}",
             finding["found"],
             finding["expected"],
             "\n".join(finding["examples"]),
             finding["action"],
         )
-    # Text from the data is no markup, and a pipe has no width of its own.
+    # Text from the data is no markup. A pipe has no width of its own: a wide table is easier to read than a narrow one.
     console = Console(file=stream, highlight=False, markup=False)
-    console.width = max(console.width, 140)
+    console = console if console.is_terminal else Console(file=stream, highlight=False, markup=False, width=180)
     console.print()
-    console.print(table, markup=False)
+    console.print(table)
 
 
 def _place(finding: Mapping[str, Any]) -> str:

@@ -33,6 +33,7 @@ class PusherSpec(component_spec.ComponentSpec):
         standard_component_specs.EVALUATION_KEY: _channel(type=standard_artifacts.ModelEvaluation),
         standard_component_specs.MODEL_RUN_KEY: _channel(type=standard_artifacts.ModelRun),
         executor.CHAMPION_KEY: _channel(type=standard_artifacts.Model),
+        standard_component_specs.ANOMALIES_KEY: _channel(type=standard_artifacts.ExampleAnomalies, optional=True),
     }
     OUTPUTS: ClassVar[dict[str, component_spec.ChannelParameter]] = {
         standard_component_specs.PUSHED_MODEL_KEY: _channel(type=standard_artifacts.PushedModel)
@@ -67,6 +68,7 @@ class Pusher(base_component.BaseComponent):
         context: str,
         model_blessing: types.BaseChannel | None = None,
         infra_blessing: types.BaseChannel | None = None,
+        anomalies: types.BaseChannel | None = None,
         push: bool = True,
     ) -> None:
         """Constructs a Pusher node.
@@ -85,6 +87,7 @@ class Pusher(base_component.BaseComponent):
                 `image`.
             model_blessing: `ModelBlessing`; without one nothing is pushed.
             infra_blessing: `InfraBlessing`; where it is wired it must bless too.
+            anomalies: `ExampleAnomalies` with what the data gate found and remembers of the spans, for the next run's.
             push: whether to publish at all.
         """
         super().__init__(
@@ -99,6 +102,7 @@ class Pusher(base_component.BaseComponent):
                     standard_component_specs.EVALUATION_KEY: evaluation,
                     standard_component_specs.MODEL_RUN_KEY: model_run,
                     executor.CHAMPION_KEY: champion,
+                    standard_component_specs.ANOMALIES_KEY: anomalies,
                     executor.REGISTRY_KEY: registry,
                     executor.MODEL_NAME_KEY: model_name,
                     executor.CONTEXT_KEY: context,

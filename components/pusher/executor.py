@@ -84,13 +84,19 @@ class Executor(tfx_executor.Executor):
 def _bundle(input_dict: Inputs) -> dict[str, str]:
     """Returns what goes into the bundle, by its name there."""
     statistics = artifact_utils.get_split_uri(input_dict[standard_component_specs.STATISTICS_KEY], TRAIN_SPLIT)
-    return {
+    bundle = {
         "schema.pbtxt": _schema_path(input_dict),
         "train_stats/FeatureStats.pb": os.path.join(statistics, "FeatureStats.pb"),
         "evaluation": _uri(input_dict, standard_component_specs.EVALUATION_KEY),
         "training.json": _in(input_dict, standard_component_specs.MODEL_RUN_KEY, "training.json"),
         "summary.json": _in(input_dict, standard_component_specs.EXAMPLES_KEY, "summary.json"),
     }
+    # What the data gate found, and what the next run's gate compares its spans with.
+    for name in ("report.json", "spans.json"):
+        if input_dict.get(standard_component_specs.ANOMALIES_KEY):
+            path = _in(input_dict, standard_component_specs.ANOMALIES_KEY, name)
+            bundle |= {f"validation/{name}": path} if fileio.exists(path) else {}
+    return bundle
 
 
 def _provenance(input_dict: Inputs, context: dict[str, Any]) -> Provenance:
