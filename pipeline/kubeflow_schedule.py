@@ -547,8 +547,8 @@ def _scheduled(answer: Any) -> Scheduled:
     return Scheduled(
         recurring_run_id=answer.recurring_run_id,
         name=answer.display_name,
-        # Older servers tell the status only.
-        enabled=answer.status == "ENABLED" or (not answer.status and answer.mode == "ENABLE"),
+        # Some servers tell one, some the other, some both.
+        enabled="ENABLE" in (answer.mode, (answer.status or "").removesuffix("D")),
         cron=by_cron.cron if by_cron else None,
         interval_seconds=int(by_interval.interval_second) if by_interval else None,
         start_time=_time(trigger.start_time) if trigger else None,

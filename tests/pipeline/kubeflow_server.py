@@ -226,7 +226,7 @@ class KubeflowServer:
                     self.killed.append(run["run_id"])
             return 200, {}
         if verb:
-            table[identity]["status"] = {"enable": "ENABLED", "disable": "DISABLED"}[verb]
+            table[identity].update(mode=verb.upper(), status=f"{verb.upper()}D")
             return 200, {}
         return 200, table[identity]
 

@@ -447,3 +447,41 @@ def test_the_real_command_line_has_the_verbs_and_tells_a_mistake_without_a_trace
     assert found.returncode == 2
     assert "Write http://127.0.0.1:8888" in found.stderr
     assert "Traceback" not in found.stderr
+
+
+@pytest.mark.slow
+def test_without_a_package_the_pipeline_is_compiled_and_its_environment_counts(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KFP_ENDPOINT", server.url)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "schemas").symlink_to(ROOT / "schemas")
+    common = argparse.ArgumentParser(add_help=False)
+    for name in ("config", "environment", "image"):
+        common.add_argument(f"--{name}")
+    parser = argparse.ArgumentParser()
+    kubeflow_cli.add_verbs(parser.add_subparsers(), common)
+    options = parser.parse_args(
+        [
+            "run",
+            "--no-wait",
+            "--json",
+            "--config",
+            str(ROOT / "configs" / "humidity.yaml"),
+            "--environment",
+            str(ROOT / "configs" / "environments" / "cluster.yaml"),
+            "--image",
+            "registry.example/evergreen@sha256:" + "1" * 64,
+            "--param",
+            "push=false",
+        ]
+    )
+    assert options.do(options, clock=server.clock) == 0
+    # Compiling says nothing where a program reads.
+    assert json.loads(capsys.readouterr().out)["version"]["new"]
+    (version,) = server.tables["versions"].values()
+    executors = version["pipeline_spec"]["deploymentSpec"]["executors"].values()
+    assert {item["container"]["image"].rpartition(":")[2] for item in executors} == {"1" * 64}
+    (run,) = server.tables["runs"].values()
+    assert run["service_account"] == "pipeline-runner"
+    assert run["runtime_config"]["parameters"] == {"push": False}
+    nodes = kubeflow_client.nodes_of(version["pipeline_spec"])
+    assert nodes.index("ExampleGen") < nodes.index("Trainer") < nodes.index("Pusher") < nodes.index("Notify")

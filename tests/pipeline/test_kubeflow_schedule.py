@@ -109,7 +109,7 @@ def test_the_same_again_changes_nothing(server, api):
 
 def test_a_paused_schedule_goes_on(server, api):
     first = schedule(api, plan())
-    only(server)["status"] = "DISABLED"
+    api.recurring.disable_recurring_run(first.recurring_run_id)
     again = schedule(api, plan())
     assert (again.changed, again.recurring_run_id) == (True, first.recurring_run_id)
     assert only(server)["status"] == "ENABLED"
