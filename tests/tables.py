@@ -72,7 +72,7 @@ def write_schema(path: Path, types: Mapping[str, str], *, dense: bool) -> Path:
 def write_examples(
     root: Path, tables: Mapping[str, Mapping[str, Sequence[Any] | npt.NDArray[Any]]], *, shards: int = 2
 ) -> None:
-    """Writes serialized tf.Examples by split; `None` in a list is a missing value."""
+    """Writes serialized tf.Examples by split; `None` is a missing value, a list holds several values of a row."""
     import tensorflow as tf
     from tfx_bsl.coders import example_coder
 
@@ -80,10 +80,14 @@ def write_examples(
         folder = root / f"Split-{split}"
         folder.mkdir(parents=True)
         columns = {name: pa.array(values, from_pandas=False) for name, values in table.items()}
-        encodable = {pa.float64(): pa.float32(), pa.string(): pa.binary()}
+        encodable = {
+            pa.float64(): pa.float32(), pa.string(): pa.binary(), pa.list_(pa.string()): pa.list_(pa.binary())
+        }  # fmt: skip
         columns = {name: column.cast(encodable.get(column.type, column.type)) for name, column in columns.items()}
         lists = {
-            name: pa.array([v if v is None else [v] for v in column.to_pylist()], pa.list_(column.type))
+            name: column
+            if pa.types.is_list(column.type)
+            else pa.array([v if v is None else [v] for v in column.to_pylist()], pa.list_(column.type))
             if column.null_count
             else pa.ListArray.from_arrays(pa.array(np.arange(len(column) + 1), pa.int32()), column)
             for name, column in columns.items()

@@ -6,6 +6,8 @@ February, hour 24, a number of milliseconds read as seconds) is missing. All ten
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -58,7 +60,16 @@ _Number = Callable[[str, int], tf.Tensor]
 """Reads a directive's number, with what to take where it is absent."""
 
 
-class Moments(NamedTuple):
+class Date(NamedTuple):
+    """A day, int64 [batch] each."""
+
+    year: tf.Tensor
+    month: tf.Tensor
+    day: tf.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
     """Moments [batch]."""
 
     seconds: tf.Tensor
@@ -66,13 +77,15 @@ class Moments(NamedTuple):
     known: tf.Tensor
     """Whether there is one, bool."""
 
+    @functools.cached_property
+    def days(self) -> tf.Tensor:
+        """Whole days since 1970-01-01."""
+        return self.seconds // _DAY
 
-class Date(NamedTuple):
-    """A day, int64 [batch] each."""
-
-    year: tf.Tensor
-    month: tf.Tensor
-    day: tf.Tensor
+    @functools.cached_property
+    def date(self) -> Date:
+        """The day in the calendar."""
+        return date_of(self.days)
 
 
 def calendar(feature: settings.Calendar, column: tf.Tensor) -> list[tf.Tensor]:
@@ -113,30 +126,29 @@ def part_of(moments: Moments, part: str) -> tf.Tensor:
     seconds = moments.seconds
     if part == "days":
         return tf.cast(seconds, tf.float64) / _DAY
-    days, second = seconds // _DAY, tf.math.floormod(seconds, _DAY)
+    days, second = moments.days, tf.math.floormod(seconds, _DAY)
     hour, weekday = second // 3600, tf.math.floormod(days + 3, 7)  # 1970 began on a Thursday
-    simple = {
+    # Made on demand: Transform traces every operation several times.
+    parts: dict[str, Callable[[], tf.Tensor]] = {
         "second": lambda: tf.math.floormod(second, 60),
         "minute": lambda: tf.math.floormod(second // 60, 60),
         "hour": lambda: hour,
         "weekday": lambda: weekday,
         "hour_of_week": lambda: weekday * 24 + hour,
         "weekend": lambda: tf.cast(weekday >= 5, tf.int64),
+        # An ISO week belongs to the year of its Thursday.
+        "week": lambda: _day_of_year(days - weekday + 3, date_of(days - weekday + 3)) // 7,
+        "day": lambda: moments.date.day - 1,
+        "day_of_year": lambda: _day_of_year(days, moments.date),
+        "month": lambda: moments.date.month - 1,
+        "quarter": lambda: (moments.date.month - 1) // 3,
+        "year": lambda: moments.date.year,
     }
-    if part in simple:
-        return simple[part]()
-    if part == "week":
-        thursday = days - weekday + 3  # an ISO week belongs to the year of its Thursday
-        return (thursday - _days_of(Date(date_of(thursday).year, *_first_of_january(days)))) // 7
-    date = date_of(days)
-    dated = {
-        "year": lambda: date.year,
-        "quarter": lambda: (date.month - 1) // 3,
-        "month": lambda: date.month - 1,
-        "day": lambda: date.day - 1,
-        "day_of_year": lambda: days - _days_of(Date(date.year, *_first_of_january(days))),
-    }
-    return dated[part]()
+    return parts[part]()
+
+
+def _day_of_year(days: tf.Tensor, date: Date) -> tf.Tensor:
+    return days - _days_of(Date(date.year, *_first_of_january(days)))
 
 
 def date_of(days: tf.Tensor) -> Date:

@@ -55,6 +55,12 @@ def preprocessing_fn(
     problems = _problems(inputs, config)
     if problems:
         raise errors.BadInput(problems)
+    return _outputs(inputs, config)
+
+
+# No Python condition here depends on a tensor, and AutoGraph takes longer to read all this than Transform to run it.
+@tf.autograph.experimental.do_not_convert
+def _outputs(inputs: Mapping[str, Any], config: settings.Preprocessing) -> dict[str, tf.Tensor]:
     outputs: dict[str, tf.Tensor] = {}
     for name, feature in config.features.items():
         outputs.update(zip(settings.output_columns(name, feature), _feature(name, feature, inputs), strict=True))
