@@ -45,10 +45,11 @@ def read(text: str) -> list[Object]:
 
 
 def kustomize() -> list[str] | None:
-    """Returns the command that renders a folder: the program itself, kubectl's, or one that Go builds once."""
-    for command in (["kustomize", "build"], ["kubectl", "kustomize"]):
-        if shutil.which(command[0]):
-            return command
+    """Returns the command that renders a folder: the program itself, a new kubectl's, or one that Go builds once."""
+    if shutil.which("kustomize"):
+        return ["kustomize", "build"]
+    if _kubectl_is_new():
+        return ["kubectl", "kustomize"]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "evergreen" / f"kustomize-{KUSTOMIZE}"
     if not (cache / "kustomize").is_file():
         if shutil.which("go") is None:
@@ -56,6 +57,16 @@ def kustomize() -> list[str] | None:
         module = f"sigs.k8s.io/kustomize/kustomize/v5@{KUSTOMIZE}"
         subprocess.run(["go", "install", module], env={**os.environ, "GOBIN": str(cache)}, check=True, timeout=900)
     return [str(cache / "kustomize"), "build"]
+
+
+def _kubectl_is_new() -> bool:
+    """Says whether there is a kubectl whose Kustomize is of version 5, which is 1.27's."""
+    if shutil.which("kubectl") is None:
+        return False
+    command = ["kubectl", "version", "--client", "--output=json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(r'"kustomizeVersion": "v(\d+)', done.stdout)
+    return found is not None and int(found[1]) >= 5
 
 
 def rendered(command: list[str], folder: Path) -> list[Object]:

@@ -12,7 +12,7 @@ import pytest
 
 from evergreen.errors import BadInput
 from pipeline import cron, kubeflow_schedule
-from pipeline.kubeflow_api import Access, connect, find_endpoint
+from pipeline.kubeflow_api import Access, ServerFault, connect, find_endpoint
 from pipeline.kubeflow_client import Version
 from pipeline.kubeflow_schedule import Plan, schedule, unschedule
 from tests.pipeline.kubeflow_server import Fault, KubeflowServer, VirtualClock
@@ -270,6 +270,21 @@ def test_a_refused_replacement_leaves_the_old_at_work(server, api):
         schedule(api, plan(version="v2"))
     assert only(server)["recurring_run_id"] == first.recurring_run_id
     assert only(server)["status"] == "ENABLED"
+
+
+def test_a_server_that_fails_in_the_middle_is_made_good_by_the_next_call(server, api):
+    schedule(api, plan())
+    server.clock.advance(100)
+    server.faults = [Fault("POST /recurringruns/", times=-1, status=503)]
+    with pytest.raises(ServerFault):
+        schedule(api, plan(version="v2"))
+    server.faults = []
+    server.clock.advance(500)
+    schedule(api, plan(version="v2"))
+    assert only(server)["pipeline_version_reference"]["pipeline_version_id"] == "v2"
+    to_the_end(server)
+    assert server.ran_at() == TICKS
+    assert server.enabled_at_once == 1
 
 
 def test_doubles_that_something_else_made_are_ended(server, api):
