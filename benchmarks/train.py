@@ -212,7 +212,7 @@ def _model(plan: train.Plan, *, ours: bool) -> keras.Model:
         model=settings.Model(),
         training=settings.Training(),
     )
-    split = data.Split(dataset=None, rows=0, skipped=0, steps=1, cached=True, label_mean=18.5, label_deviation=6.3)
+    split = data.Split(start=lambda _: None, rows=0, skipped=0, steps=1, cached=True, label_mean=18.5, label_deviation=6.3)
     model = train.compiled(config, FEATURES, split, plan)
     if not ours:
         model.compile(

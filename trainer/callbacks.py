@@ -1,11 +1,8 @@
-"""What happens at the end of an epoch: a figure for the screen, a checkpoint, and an end to a run that diverged."""
+"""What goes on beside the steps: a figure for the screen, TensorBoard, the learning rate, an end when it diverged."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,11 +15,16 @@ from evergreen import errors, progress
 class Progress(keras.callbacks.Callback):
     """Reports one telling figure of every epoch: "epoch 3/10, rmse 1.421, eval 1.433"."""
 
+    def __init__(self, epochs: int) -> None:
+        """Takes how many epochs the whole training has at the most."""
+        super().__init__()
+        self._epochs = epochs
+
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Reports the metric of the task, on the train split and on the eval split."""
         values = logs or {}
         name = "rmse" if "rmse" in values else "accuracy"
-        told = f"epoch {epoch + 1}/{self.params['epochs']}, {name} {values[name]:.4g}"
+        told = f"epoch {epoch + 1}/{self._epochs}, {name} {values[name]:.4g}"
         progress.report(f"{told}, eval {values[f'val_{name}']:.4g}")
 
 
@@ -52,30 +54,6 @@ class StopWhenDiverged(keras.callbacks.Callback):
         )
 
 
-class Checkpoint(keras.callbacks.Callback):
-    """Keeps the weights and the optimizer of the latest epoch: `latest.weights.h5`, with `latest.json` beside it.
-
-    Both are written under another name first: what has the name is complete.
-    """
-
-    def __init__(self, folder: str) -> None:
-        """Takes the folder, on any filesystem that TensorFlow can open."""
-        super().__init__()
-        self._folder = folder
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Writes the checkpoint of this epoch in the place of the last one."""
-        tf.io.gfile.makedirs(self._folder)
-        with tempfile.TemporaryDirectory() as scratch:
-            local = os.path.join(scratch, "latest.weights.h5")
-            self.model.save_weights(local)
-            publish(local, os.path.join(self._folder, "latest.weights.h5"))
-            state = os.path.join(scratch, "latest.json")
-            with open(state, "w", encoding="utf-8") as file:
-                json.dump({"epoch": epoch + 1, "logs": {k: float(v) for k, v in (logs or {}).items()}}, file)
-            publish(state, os.path.join(self._folder, "latest.json"))
-
-
 def publish(local: str, target: str) -> None:
     """Copies a local file so that `target` is complete as soon as it is there."""
     partial = f"{target}.partial"
@@ -83,6 +61,29 @@ def publish(local: str, target: str) -> None:
     tf.io.gfile.rename(partial, target, overwrite=True)
 
 
-def tensorboard(folder: str) -> Any:
-    """Writes losses, metrics and the learning rate of every epoch for TensorBoard."""
-    return keras.callbacks.TensorBoard(folder, write_graph=False, update_freq="epoch")
+@keras.saving.register_keras_serializable(package="evergreen")
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises from zero in a line and then follows another schedule."""
+
+    def __init__(self, peak: float, steps: int, after: Any) -> None:
+        """Takes the highest rate, the steps to it, and what follows: a schedule that begins there, or a rate."""
+        super().__init__()
+        self.peak, self.steps, self.after = peak, steps, after
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the rate of a step."""
+        step = keras.ops.cast(step, "float32")
+        after = self.after(keras.ops.maximum(step - self.steps, 0.0)) if callable(self.after) else self.after
+        return keras.ops.where(step < self.steps, self.peak * step / self.steps, after)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the schedule is rebuilt from."""
+        after = keras.optimizers.schedules.serialize(self.after) if callable(self.after) else self.after
+        return {"peak": self.peak, "steps": self.steps, "after": after}
+
+
+def tensorboard(folder: str, *, histograms: bool = False) -> Any:
+    """Writes losses, metrics, learning rate and, on request, histograms of the weights of every epoch."""
+    return keras.callbacks.TensorBoard(
+        folder, write_graph=False, update_freq="epoch", histogram_freq=1 if histograms else 0
+    )

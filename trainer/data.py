@@ -2,6 +2,7 @@
 
     train = data.open_split(files, features, batch_size=1024, training=True, seed=42, cache_bytes=2**30)
     model.fit(train.dataset, steps_per_epoch=train.steps)
+    model.fit(train.start(450), ...)    # the batches from the 450th step on, the same as without the first 450
 
 Reading goes over all shards at once, and whole batches are parsed, never single examples. Tabular data mostly fits in
 memory once it is decoded: then an epoch is a permutation and a gather, with no file, no parser and no string left in
@@ -13,17 +14,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from evergreen import errors
+from evergreen import errors, settings
 from trainer import features as features_lib
 
 Columns = dict[str, npt.NDArray[Any]]
+Batch = tuple[Any, ...]
+"""({name: [batch] or [batch, length]}, label [batch]), and the rows' weights [batch] where rows are weighted."""
 
 _as_is = tf.autograph.experimental.do_not_convert
 """No condition here depends on a tensor; reading the code for one takes longer than opening the files."""
@@ -34,6 +37,8 @@ _CYCLE = 16
 """Shards that are read at the same time."""
 _SHUFFLE_ROWS = 100_000
 """Serialized examples in the shuffle buffer of a streamed split."""
+_SEEDS = 1_000_003
+"""Between the seeds of two trainings: their epochs' seeds do not meet."""
 _MAX_DECODED_TO_FILE = 32
 """No tf.Example decodes to more than this many times its size in the file, gzip included; it saves a futile try."""
 
@@ -42,8 +47,8 @@ _MAX_DECODED_TO_FILE = 32
 class Split:
     """A split that is ready to be trained on or evaluated."""
 
-    dataset: tf.data.Dataset
-    """Batches of ({name: [batch]}, label [batch]): endless for training, one pass in file order otherwise."""
+    start: Callable[[int], tf.data.Dataset]
+    """Opens the batches from a step on: endless for training, one pass in file order (from its begin) otherwise."""
     rows: int
     """Rows with a label."""
     skipped: int
@@ -56,6 +61,11 @@ class Split:
     label_deviation: float
     """Standard deviation of the label; 1 where the label is constant."""
 
+    @property
+    def dataset(self) -> tf.data.Dataset:
+        """Batches from the first step on."""
+        return self.start(0)
+
 
 def open_split(
     patterns: Sequence[str],
@@ -66,7 +76,7 @@ def open_split(
     seed: int,
     cache_bytes: int,
     reproducible: bool = True,
-    first_epoch: int = 0,
+    class_weights: settings.ClassWeights = None,
 ) -> Split:
     """Opens the files of a split.
 
@@ -79,11 +89,14 @@ def open_split(
         seed: Of the shuffle: the same seed gives the same batches, when `reproducible`.
         cache_bytes: How large the decoded columns may be in memory; 0 streams always.
         reproducible: Whether a streamed split reads its shards in a fixed order, which costs some speed.
-        first_epoch: The epoch to go on with; the cached order of epoch n depends on seed and n only.
+        class_weights: How much a row counts by its class, beside its own weight.
 
     Raises:
-        BadInput: when there are no files or no rows with a label.
+        BadInput: when there are no files or no rows with a label, or when the weights name no class of the label.
     """
+    problems = class_problems(features, class_weights)
+    if problems:
+        raise errors.BadInput(problems)
     files = sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern))
     if not files:
         raise errors.BadInput([_nothing(patterns, "no files")])
@@ -97,28 +110,67 @@ def open_split(
             training=training,
             seed=seed,
             deterministic=reproducible or not training,
+            class_weights=class_weights,
         )
     rows_read = len(columns[features.label])
     columns = _labelled(columns, features)
-    label = columns[features.label]
-    rows = len(label)
-    if not rows:
+    if not len(columns[features.label]):
         raise errors.BadInput([_nothing(patterns, f"{rows_read} rows, none of them with a label")])
-    batch = min(batch_size, rows)
-    dataset = (
-        _permuted(columns, features, batch, seed, first_epoch) if training else _in_order(columns, features, batch)
+    return _from_memory(
+        columns,
+        features,
+        batch_size=batch_size,
+        training=training,
+        seed=seed,
+        skipped=rows_read - len(columns[features.label]),
+        class_weights=class_weights,
     )
-    steps = rows // batch if training else math.ceil(rows / batch)
-    numbers = label.astype(np.float64)
-    return Split(
-        dataset=dataset.prefetch(tf.data.AUTOTUNE),
-        rows=rows,
-        skipped=rows_read - rows,
-        steps=steps,
-        cached=True,
-        label_mean=float(numbers.mean()),
-        label_deviation=float(numbers.std()) or 1.0,
-    )
+
+
+def hold_out(
+    patterns: Sequence[str], features: features_lib.Features, *, share: float, seed: int, cache_bytes: int
+) -> Callable[..., tuple[Split, Split]]:
+    """Reads a split once and parts it at random, for the trials of a search: one part to train on, one to judge by.
+
+    Args:
+        patterns: Globs of TFRecord files of transformed tf.Examples.
+        features: The columns to decode.
+        share: Of the rows that judge.
+        seed: Of the parting.
+        cache_bytes: How large the decoded columns may be; of a larger split only the first rows of all shards that fit
+            are used.
+
+    Returns:
+        A function of `batch_size`, `seed` and `class_weights` that gives the part to train on and the other one.
+
+    Raises:
+        BadInput: when there are fewer than two rows with a label.
+    """
+    files = sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern))
+    read = _load(files, features, cache_bytes, whole=False) if files else None
+    columns = _labelled(read, features) if read is not None else {features.label: np.empty(0)}
+    rows = len(columns[features.label])
+    if rows < 2:
+        raise errors.BadInput([_nothing(patterns, f"{rows} rows with a label")])
+    order = np.random.default_rng(seed).permutation(rows)
+    judging = min(rows - 1, max(1, round(share * rows)))
+    parts = [
+        {name: values[chosen] for name, values in columns.items()} for chosen in (order[judging:], order[:judging])
+    ]
+
+    def open_parts(*, batch_size: int, seed: int, class_weights: settings.ClassWeights = None) -> tuple[Split, Split]:
+        problems = class_problems(features, class_weights)
+        if problems:
+            raise errors.BadInput(problems)
+        train, judge = (
+            _from_memory(
+                part, features, batch_size=size, training=training, seed=seed, skipped=0, class_weights=class_weights
+            )
+            for part, size, training in ((parts[0], batch_size, True), (parts[1], 8 * batch_size, False))
+        )
+        return train, judge
+
+    return open_parts
 
 
 def read_columns(files: Sequence[str], features: features_lib.Features) -> Columns:
@@ -144,9 +196,11 @@ def _records(files: Sequence[str], *, deterministic: bool) -> tf.data.Dataset:
     )
 
 
-def _load(files: Sequence[str], features: features_lib.Features, budget: int | None) -> Columns | None:
-    """Decodes the files into columns; None when they are larger than `budget` bytes."""
-    if budget is not None and _surely_larger(files, budget):
+def _load(
+    files: Sequence[str], features: features_lib.Features, budget: int | None, *, whole: bool = True
+) -> Columns | None:
+    """Decodes the files into columns; what is larger than `budget` bytes gives None, or what fits unless `whole`."""
+    if whole and budget is not None and _surely_larger(files, budget):
         return None
     spec = features.spec()
     batches = (
@@ -162,7 +216,9 @@ def _load(files: Sequence[str], features: features_lib.Features, budget: int | N
             parts[name].append(values)
             size += values.nbytes
         if budget is not None and size > budget:
-            return None
+            if whole:
+                return None
+            break
     empty = {name: np.empty(0, feature.dtype.as_numpy_dtype) for name, feature in spec.items()}
     return {name: np.concatenate(values) if values else empty[name] for name, values in parts.items()}
 
@@ -189,12 +245,53 @@ def _labelled(columns: Columns, features: features_lib.Features) -> Columns:
 # --- from memory -----------------------------------------------------------------------------------------------------
 
 
+def _from_memory(
+    columns: Columns,
+    features: features_lib.Features,
+    *,
+    batch_size: int,
+    training: bool,
+    seed: int,
+    skipped: int,
+    class_weights: settings.ClassWeights,
+) -> Split:
+    label = columns[features.label]
+    rows = len(label)
+    batch = min(batch_size, rows)
+    by_class = _weights_by_class(features, label, class_weights)
+    tensors = {name: tf.constant(values) for name, values in columns.items()}
+
+    def start(step: int) -> tf.data.Dataset:
+        dataset = (
+            _permuted(tensors, features, rows, batch, seed=seed, step=step, by_class=by_class)
+            if training
+            else _in_order(tensors, features, rows, batch, by_class=by_class)
+        )
+        return _by_data(dataset.prefetch(tf.data.AUTOTUNE))
+
+    mean, deviation = _spread(label)
+    return Split(
+        start=start,
+        rows=rows,
+        skipped=skipped,
+        steps=rows // batch if training else math.ceil(rows / batch),
+        cached=True,
+        label_mean=mean,
+        label_deviation=deviation,
+    )
+
+
 def _permuted(
-    columns: Columns, features: features_lib.Features, batch: int, seed: int, first_epoch: int
+    tensors: Mapping[str, tf.Tensor],
+    features: features_lib.Features,
+    rows: int,
+    batch: int,
+    *,
+    seed: int,
+    step: int,
+    by_class: tf.Tensor | None,
 ) -> tf.data.Dataset:
     """Endless full batches; every epoch is a permutation of its own of all rows."""
-    tensors = {name: tf.constant(values) for name, values in columns.items()}
-    rows = len(columns[features.label])
     steps = rows // batch
 
     @_as_is
@@ -203,21 +300,28 @@ def _permuted(
         return tf.data.Dataset.from_tensor_slices(tf.reshape(order[: steps * batch], [steps, batch]))
 
     @_as_is
-    def gather(chosen: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        return _pair({name: tf.gather(tensor, chosen) for name, tensor in tensors.items()}, features)
+    def gather(chosen: tf.Tensor) -> Batch:
+        return _pair({name: tf.gather(tensor, chosen) for name, tensor in tensors.items()}, features, by_class)
 
-    epochs = tf.data.Dataset.counter(start=first_epoch, dtype=tf.int32)
-    return epochs.flat_map(batches_of_rows).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
+    epochs = tf.data.Dataset.counter(start=step // steps, dtype=tf.int32)
+    # Left out before the gather, what lies before the step costs nothing.
+    return epochs.flat_map(batches_of_rows).skip(step % steps).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _in_order(columns: Columns, features: features_lib.Features, batch: int) -> tf.data.Dataset:
+def _in_order(
+    tensors: Mapping[str, tf.Tensor],
+    features: features_lib.Features,
+    rows: int,
+    batch: int,
+    *,
+    by_class: tf.Tensor | None,
+) -> tf.data.Dataset:
     """One pass; the last batch may be smaller."""
-    tensors = {name: tf.constant(values) for name, values in columns.items()}
-    starts = tf.data.Dataset.range(0, len(columns[features.label]), batch)
+    starts = tf.data.Dataset.range(0, rows, batch)
 
     @_as_is
-    def cut(start: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        return _pair({name: tensor[start : start + batch] for name, tensor in tensors.items()}, features)
+    def cut(start: tf.Tensor) -> Batch:
+        return _pair({name: tensor[start : start + batch] for name, tensor in tensors.items()}, features, by_class)
 
     return starts.map(cut, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -234,46 +338,59 @@ def _stream(
     training: bool,
     seed: int,
     deterministic: bool,
+    class_weights: settings.ClassWeights,
 ) -> Split:
     label = _labels_only(files, features)
     known = label >= 0 if features.classes else np.isfinite(label)
     rows = int(known.sum())
     if not rows:
         raise errors.BadInput([_nothing(patterns, f"{len(label)} rows, none of them with a label")])
+    ranked = np.asarray(features.class_ranks, np.int64)[label[known]] if features.classes else label[known]
+    by_class = _weights_by_class(features, ranked, class_weights)
     batch = min(batch_size, rows)
-    records = _records(files, deterministic=deterministic)
-    if training:
-        records = records.shuffle(min(_SHUFFLE_ROWS, len(label)), seed=seed, reshuffle_each_iteration=True).repeat()
     spec = features.spec()
     ranks = tf.constant(features.class_ranks, tf.int64)
+    whole = rows == len(label)
 
     @_as_is
-    def parse(serialized: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    def parse(serialized: tf.Tensor) -> Batch:
         parsed = tf.io.parse_example(serialized, spec)
-        target = parsed[features.label]
-        keep = target >= 0 if features.classes else tf.math.is_finite(target)
-        kept = {name: tf.boolean_mask(values, keep) for name, values in parsed.items()}
+        if not whole:
+            target = parsed[features.label]
+            keep = target >= 0 if features.classes else tf.math.is_finite(target)
+            parsed = {name: tf.boolean_mask(values, keep) for name, values in parsed.items()}
         if features.classes:
-            kept[features.label] = tf.gather(ranks, kept[features.label])
-        return _pair(kept, features)
+            parsed[features.label] = tf.gather(ranks, parsed[features.label])
+        return _pair(parsed, features, by_class)
 
-    dataset = records.batch(batch, drop_remainder=training)
-    dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=deterministic)
-    if rows < len(label):  # a mask leaves batches of any size: make them whole again
-        dataset = dataset.unbatch().batch(batch, drop_remainder=training)
-    elif training:
-        dataset = dataset.map(_as_is(lambda inputs, target: _with_static_size(inputs, target, batch)))
-    numbers = label[known].astype(np.float64)
-    if features.classes:
-        numbers = np.asarray(features.class_ranks, np.float64)[label[known]]
+    @_as_is
+    def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
+        records = _records(files, deterministic=deterministic)
+        return records.shuffle(min(_SHUFFLE_ROWS, len(label)), seed=seed * _SEEDS + epoch)
+
+    def start(step: int) -> tf.data.Dataset:
+        """A batch may hold rows of two epochs, so that none is ever left out."""
+        epoch, before = divmod(step * batch, rows) if training else (0, 0)
+        records = _records(files, deterministic=True)
+        if training:
+            records = tf.data.Dataset.counter(start=epoch).flat_map(shuffled)
+        if whole:  # left out before they are parsed, the rows before the step cost only their reading
+            records = records.skip(before)
+        dataset = records.batch(batch, drop_remainder=training and whole)
+        dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=deterministic)
+        if not whole:  # a mask leaves batches of any size: make them whole again
+            dataset = dataset.unbatch().skip(before).batch(batch, drop_remainder=training)
+        return _by_data(dataset.prefetch(tf.data.AUTOTUNE))
+
+    mean, deviation = _spread(ranked)
     return Split(
-        dataset=dataset.prefetch(tf.data.AUTOTUNE),
+        start=start,
         rows=rows,
         skipped=len(label) - rows,
         steps=rows // batch if training else math.ceil(rows / batch),
         cached=False,
-        label_mean=float(numbers.mean()),
-        label_deviation=float(numbers.std()) or 1.0,
+        label_mean=mean,
+        label_deviation=deviation,
     )
 
 
@@ -290,15 +407,57 @@ def _labels_only(files: Sequence[str], features: features_lib.Features) -> npt.N
     return np.concatenate(parts) if parts else empty
 
 
-def _with_static_size(
-    inputs: Mapping[str, tf.Tensor], target: tf.Tensor, batch: int
-) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-    """Tells the compiler the size of the batch, which the mask has hidden."""
-    return {name: tf.ensure_shape(values, [batch]) for name, values in inputs.items()}, tf.ensure_shape(target, [batch])
+# --- both ------------------------------------------------------------------------------------------------------------
 
 
-def _pair(columns: Mapping[str, tf.Tensor], features: features_lib.Features) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-    return {name: columns[name] for name in features.names}, columns[features.label]
+def _pair(columns: Mapping[str, tf.Tensor], features: features_lib.Features, by_class: tf.Tensor | None) -> Batch:
+    inputs, label = {name: columns[name] for name in features.names}, columns[features.label]
+    weights = None if features.weight is None else columns[features.weight]
+    if by_class is not None:
+        of_class = tf.gather(by_class, label)
+        weights = of_class if weights is None else weights * of_class
+    return (inputs, label) if weights is None else (inputs, label, weights)
+
+
+def _by_data(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Lets each worker take its part of every global batch: one worker's files are never another's epoch."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return dataset.with_options(options)
+
+
+def _spread(label: npt.NDArray[Any]) -> tuple[float, float]:
+    numbers = label.astype(np.float64)
+    return float(numbers.mean()), float(numbers.std()) or 1.0
+
+
+def _weights_by_class(
+    features: features_lib.Features, label: npt.NDArray[Any], weights: settings.ClassWeights
+) -> tf.Tensor | None:
+    """Returns each class's weight, float32 [classes]; on average over the rows it is 1 when `balanced`."""
+    if weights is None or not features.classes:
+        return None
+    if weights == "balanced":
+        counts = np.maximum(np.bincount(label, minlength=len(features.classes)), 1)
+        return tf.constant(len(label) / (len(features.classes) * counts), tf.float32)
+    return tf.constant([weights.get(str(name), 1.0) for name in features.classes], tf.float32)
+
+
+def class_problems(features: features_lib.Features, weights: settings.ClassWeights) -> list[errors.Problem]:
+    """Tells what is wrong with the classes that the configuration gives weights to."""
+    if weights is None or weights == "balanced":
+        return []
+    known = [str(name) for name in features.classes]
+    return [
+        errors.Problem(
+            where=f"training.class_weights, {name}",
+            found="no class of that name in the train split",
+            expected=f"one of {', '.join(known)}" if known else "a label of classes",
+            action="Correct the class, or remove its weight.",
+        )
+        for name in weights
+        if name not in known
+    ]
 
 
 def _nothing(patterns: Sequence[str], found: str) -> errors.Problem:

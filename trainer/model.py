@@ -2,19 +2,20 @@
 
 The first layers turn a batch of compact columns into one matrix: numbers as they are and each category column one-hot,
 170 wide for the humidity problem (2 numbers and 168 cells). Columns of more than `one_hot_up_to` categories are
-embedded instead. Columns of several ids a row are multi-hot, or the sum of their embeddings. A linear part, a deep part
-or both read from there.
+embedded instead. Columns of several ids a row are multi-hot, or the sum of their embeddings. A linear part, a deep
+part, both, a cross network or a function of the user's reads from there.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import keras
 
-from evergreen import settings
+from evergreen import errors, settings
 from trainer import features as features_lib
 
 INPUT_LAYER = "inputs"
@@ -92,6 +93,44 @@ class EvenedEmbeddingBag(EmbeddingBag):
         return super().call(ids) / keras.ops.sqrt(keras.ops.maximum(count, 1.0))
 
 
+@keras.saving.register_keras_serializable(package="evergreen")
+class Cross(keras.layers.Layer):
+    """A layer of a cross network: x0 * (W x + b) + x, each [batch, width] (Wang et al., DCN V2).
+
+    With a rank of less than half the width, W is the product of two narrow matrices.
+    """
+
+    def __init__(self, rank: int | None = None, kernel_regularizer: Any = None, **kwargs: Any) -> None:
+        """Takes the rank of W, None for a full one."""
+        super().__init__(**kwargs)
+        self.rank = rank
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+
+    def build(self, input_shape: list[tuple[int | None, ...]]) -> None:
+        """Makes the matrices."""
+        width: Any = input_shape[0][-1]
+        rank = self.rank if self.rank is not None and 2 * self.rank < width else None
+        make = {"initializer": "glorot_uniform", "regularizer": self.kernel_regularizer}
+        self.down = None if rank is None else self.add_weight(shape=(width, rank), name="down", **make)
+        self.kernel = self.add_weight(shape=(rank or width, width), name="kernel", **make)
+        self.bias = self.add_weight(shape=(width,), name="bias", initializer="zeros")
+
+    def call(self, inputs: list[Any]) -> Any:
+        """Crosses the first input of the network with the output of the layer before."""
+        first, before = inputs
+        narrow = before if self.down is None else keras.ops.matmul(before, self.down)
+        return first * (keras.ops.matmul(narrow, self.kernel) + self.bias) + before
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        """Keeps the shape."""
+        return input_shape[0]
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the layer is rebuilt from."""
+        regularizer = keras.regularizers.serialize(self.kernel_regularizer)
+        return {**super().get_config(), "rank": self.rank, "kernel_regularizer": regularizer}
+
+
 def build(
     config: settings.Model,
     features: features_lib.Features,
@@ -122,15 +161,52 @@ def build(
         for name in features.categories
     }
     names = _Names(features.names)
-    first = _first_layers(config, features, inputs, names)
     outputs = len(features.classes) if len(features.classes) > 2 else 1
-    parts = []
-    if config.kind in ("linear", "wide_deep"):
-        parts += _wide(first, features, outputs, names)
-    if config.kind in ("deep", "wide_deep"):
-        parts.append(_deep(config, first, features, outputs, names))
-    scores = keras.layers.Add(name=names("scores"))(parts) if len(parts) > 1 else parts[0]
-    return keras.Model(inputs, _output(features, scores, names, (label_mean, label_deviation)), name=config.kind)
+    if config.function is not None:
+        scores = _own_scores(config.function, config, features, inputs, outputs)
+    else:
+        scores = _scores(_Parts(config, features, names, outputs), _first_layers(config, features, inputs, names))
+    name = "own" if config.function is not None else config.kind
+    return keras.Model(inputs, _output(features, scores, names, (label_mean, label_deviation)), name=name)
+
+
+def own_function(path: str) -> Callable[..., Any]:
+    """Returns the user's function under a dotted path.
+
+    It is called as `function(inputs, features, config)` with {name: Keras tensor [batch] or [batch, n]},
+    `trainer.features.Features` and `settings.Model`, and returns a Keras tensor of scores: [batch, classes] for more
+    than two classes, else [batch, 1], before any softmax or sigmoid; a regression's in standard deviations of the
+    label around its mean. Everything around it (input, loss, export) stays.
+
+    Raises:
+        BadInput: when there is no such function.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise errors.BadInput([_of_function(path, str(error), "a function that can be imported")]) from error
+    if not callable(function):
+        raise errors.BadInput([_of_function(path, f"a {type(function).__name__}", "a function")])
+    return function
+
+
+def _own_scores(
+    path: str, config: settings.Model, features: features_lib.Features, inputs: dict[str, Any], outputs: int
+) -> Any:
+    scores = own_function(path)(inputs, features, config)
+    shape = getattr(scores, "shape", None)
+    if shape is None or tuple(shape) != (None, outputs):
+        raise errors.BadInput(
+            [_of_function(path, f"an answer of shape {shape}", f"a Keras tensor of shape (None, {outputs})")]
+        )
+    return scores
+
+
+def _of_function(path: str, found: str, expected: str) -> errors.Problem:
+    return errors.Problem(
+        where=f"model.function, {path}", found=found, expected=expected, action="Correct the path or the function."
+    )
 
 
 class _Names:
@@ -172,37 +248,100 @@ def _first_layers(
     return _First(keras.layers.Concatenate(name=names(INPUT_LAYER))(columns), large)
 
 
-def _wide(first: _First, features: features_lib.Features, outputs: int, names: _Names) -> list[Any]:
+class _Parts(NamedTuple):
+    """What every part of the network is built with."""
+
+    config: settings.Model
+    features: features_lib.Features
+    names: _Names
+    outputs: int
+
+    @property
+    def penalty(self) -> Any:
+        """The regulariser of the weights."""
+        return keras.regularizers.L2(self.config.l2) if self.config.l2 else None
+
+
+def _scores(parts: _Parts, first: _First) -> Any:
+    kind = parts.config.kind
+    if kind == "cross":
+        return _cross(parts, first)
+    scores = []
+    if kind in ("linear", "wide_deep"):
+        scores += _wide(parts, first)
+    if kind in ("deep", "wide_deep"):
+        scores.append(_last(parts, _hidden(parts, _narrow(parts, first))))
+    return keras.layers.Add(name=parts.names("scores"))(scores) if len(scores) > 1 else scores[0]
+
+
+def _wide(parts: _Parts, first: _First) -> list[Any]:
     """A weight for every number and category; an embedding as wide as the output is just that for large columns."""
-    parts = []
+    scores = []
     if first.matrix is not None:
-        parts.append(keras.layers.Dense(outputs, name=names("wide"), kernel_initializer="zeros")(first.matrix))
+        weights: Any = keras.layers.Dense(
+            parts.outputs, name=parts.names("wide"), kernel_initializer="zeros", kernel_regularizer=parts.penalty
+        )
+        scores.append(weights(first.matrix))
     for name, (ids, size) in first.large.items():
-        kind = EmbeddingBag if name in features.lengths else CategoryEmbedding
-        weights = kind(size, outputs, embeddings_initializer="zeros", name=names("wide", name))
-        parts.append(weights(ids))
-    return parts
+        kind = EmbeddingBag if name in parts.features.lengths else CategoryEmbedding
+        weights = kind(
+            size,
+            parts.outputs,
+            embeddings_initializer="zeros",
+            embeddings_regularizer=parts.penalty,
+            name=parts.names("wide", name),
+        )
+        scores.append(weights(ids))
+    return scores
 
 
-def _deep(config: settings.Model, first: _First, features: features_lib.Features, outputs: int, names: _Names) -> Any:
-    parts = [] if first.matrix is None else [first.matrix]
+def _cross(parts: _Parts, first: _First) -> Any:
+    """A cross network beside a deep one, the scores from both."""
+    inputs = _narrow(parts, first)
+    crossed = inputs
+    for number in range(1, parts.config.cross_layers + 1):
+        layer = Cross(parts.config.cross_rank, parts.penalty, name=parts.names(f"cross_{number}"))
+        crossed = layer([inputs, crossed])
+    if parts.config.hidden_units:
+        both = [crossed, _hidden(parts, inputs)]
+        crossed = keras.layers.Concatenate(name=parts.names("cross_and_deep"))(both)
+    return _last(parts, crossed)
+
+
+def _narrow(parts: _Parts, first: _First) -> Any:
+    """Numbers, one-hot columns and embeddings side by side, [batch, width]."""
+    columns = [] if first.matrix is None else [first.matrix]
     for name, (ids, size) in first.large.items():
-        kind = EvenedEmbeddingBag if name in features.lengths else CategoryEmbedding
-        parts.append(kind(size, embedding_width(size), name=names("embedding", name))(ids))
-    hidden = keras.layers.Concatenate(name=names("deep_inputs"))(parts) if len(parts) > 1 else parts[0]
-    for number, units in enumerate(config.hidden_units, start=1):
-        hidden = keras.layers.Dense(units, activation="relu", name=names(f"hidden_{number}"))(hidden)
-        if config.dropout:
-            hidden = keras.layers.Dropout(config.dropout, name=names(f"dropout_{number}"))(hidden)
-    return keras.layers.Dense(outputs, name=names("deep"))(hidden)
+        kind = EvenedEmbeddingBag if name in parts.features.lengths else CategoryEmbedding
+        vectors = kind(
+            size, embedding_width(size), embeddings_regularizer=parts.penalty, name=parts.names("embedding", name)
+        )
+        columns.append(vectors(ids))
+    return keras.layers.Concatenate(name=parts.names("deep_inputs"))(columns) if len(columns) > 1 else columns[0]
+
+
+def _hidden(parts: _Parts, hidden: Any) -> Any:
+    for number, units in enumerate(parts.config.hidden_units, start=1):
+        layer = keras.layers.Dense(
+            units, activation="relu", kernel_regularizer=parts.penalty, name=parts.names(f"hidden_{number}")
+        )
+        hidden = layer(hidden)
+        if parts.config.dropout:
+            hidden = keras.layers.Dropout(parts.config.dropout, name=parts.names(f"dropout_{number}"))(hidden)
+    return hidden
+
+
+def _last(parts: _Parts, hidden: Any) -> Any:
+    return keras.layers.Dense(parts.outputs, kernel_regularizer=parts.penalty, name=parts.names("deep"))(hidden)
 
 
 def _output(features: features_lib.Features, scores: Any, names: _Names, label: tuple[float, float]) -> Any:
     if not features.classes:
         mean, deviation = label
-        return keras.layers.Rescaling(deviation, offset=mean, name=names("prediction"))(scores)
+        # float32 whatever the rest computes in: eight bits of mantissa are no prediction.
+        return keras.layers.Rescaling(deviation, offset=mean, dtype="float32", name=names("prediction"))(scores)
     activation = "softmax" if len(features.classes) > 2 else "sigmoid"
-    return keras.layers.Activation(activation, name=names("probabilities"))(scores)
+    return keras.layers.Activation(activation, dtype="float32", name=names("probabilities"))(scores)
 
 
 def embedding_width(categories: int) -> int:

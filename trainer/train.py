@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import json
 import math
 import os
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -15,14 +16,16 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from evergreen import progress, settings
-from trainer import callbacks, data, distribute, export, warm
+from trainer import callbacks, data, distribute, export, hyperparameters, warm
+from trainer import checkpoints as checkpoints_lib
 from trainer import features as features_lib
+from trainer import fitting as fitting_lib
 from trainer import model as model_lib
 
 if TYPE_CHECKING:
     from tfx.components.trainer.fn_args_utils import FnArgs
 
-History = dict[str, list[float]]
+Plan = fitting_lib.Plan
 
 MODEL_FILE = "model.keras"
 """The trained Keras model, in the folder of the run."""
@@ -35,51 +38,66 @@ _EVAL_BATCHES = 8
 
 
 def run_fn(fn_args: FnArgs) -> None:
-    """Trains the model and exports it.
+    """Trains the model and exports it; after a kill, the next call with the same inputs goes on where it was.
 
     Args:
-        fn_args: TFX's arguments; `custom_config` is `settings.TrainerConfig` as JSON. The model goes to
-            `serving_model_dir`; TensorBoard logs, checkpoints, `model.keras` and `training.json` to `model_run_dir`.
+        fn_args: TFX's arguments; `custom_config` is `settings.TrainerConfig` as JSON, `hyperparameters` what Tuner
+            found, if it ran. The model goes to `serving_model_dir`; TensorBoard logs, `model.keras` and `training.json`
+            to `model_run_dir`. Of several workers only the chief writes.
 
     Raises:
         BadInput: when a split has no rows with a label, or when training diverged.
     """
     started = time.monotonic()
-    config = settings.TrainerConfig.model_validate(fn_args.custom_config)
+    given = settings.TrainerConfig.model_validate(fn_args.custom_config)
+    config, tuned = hyperparameters.apply(given, fn_args.hyperparameters)
+    strategy = distribute.strategy(config.training)
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)
     features = features_lib.read(transform, config.preprocessing)
     progress.report("reading the examples")
-    train, evaluation = _open_splits(fn_args, features, config.training)
+    train, evaluation = open_splits(fn_args.train_files, fn_args.eval_files, features, config.training)
     plan = make_plan(config.training, train.steps, fn_args.train_steps)
-    strategy = distribute.strategy(config.training)
+    chief = distribute.is_chief(strategy)
+    checkpoints = _checkpoints(fn_args, config)
     with strategy.scope():
         model = compiled(config, features, train, plan)
         meant = warm.meaning(config, transform)
         warm_start = warm.start(model, fn_args.base_model, meant)
-    progress.report(f"{train.rows:,} rows, {'warm' if warm_start.started else 'cold'} start")
-    fitting = time.monotonic()
-    history = _fit(
-        model,
-        plan,
-        train,
-        evaluation,
-        validation_steps=fn_args.eval_steps,
-        callbacks=_callbacks(config.training, plan, fn_args.model_run_dir),
+        fitting = fitting_lib.Fitting(
+            model,
+            plan,
+            train,
+            evaluation,
+            patience=config.training.early_stopping_patience,
+            checkpoints=checkpoints,
+            every_steps=config.training.checkpoint_steps,
+            every_minutes=config.training.checkpoint_minutes,
+            writes=chief,
+        )
+        resumed = fitting.resume()
+    begun = f"goes on from step {resumed:,}" if resumed else f"{'warm' if warm_start.started else 'cold'} start"
+    progress.report(f"{train.rows:,} rows, {begun}")
+    fitting_since = time.monotonic()
+    history = fitting.run(
+        _callbacks(config.training, plan, fn_args.model_run_dir, chief=chief), validation_steps=fn_args.eval_steps
     )
     fitted = time.monotonic()
+    if not chief:
+        return
     plain = _keep(model, fn_args.model_run_dir)
     export.export(fn_args.serving_model_dir, plain, transform, features, config.preprocessing)
     warm.write_meaning(fn_args.serving_model_dir, meant)
     report = {
         "steps": int(model.optimizer.iterations.numpy()),
+        "resumed_from_step": resumed,
         "epochs": len(history["loss"]),
         "steps_per_epoch": plan.steps_per_epoch,
         "rows": {"train": train.rows, "eval": evaluation.rows},
         "rows_without_label": {"train": train.skipped, "eval": evaluation.skipped},
         "cached": {"train": train.cached, "eval": evaluation.cached},
         "seconds": {
-            "reading": round(fitting - started, 3),
-            "fitting": round(fitted - fitting, 3),
+            "reading": round(fitting_since - started, 3),
+            "fitting": round(fitted - fitting_since, 3),
             "exporting": round(time.monotonic() - fitted, 3),
         },
         "history": history,
@@ -88,23 +106,11 @@ def run_fn(fn_args: FnArgs) -> None:
         "strategy": type(strategy).__name__,
         "replicas": strategy.num_replicas_in_sync,
         "warm_start": warm_start.as_json(),
+        "hyperparameters": tuned,
         "config": config.model_dump(mode="json"),
     }
     _write(report, fn_args.model_run_dir)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How many steps training takes, in numbers that go into one another."""
-
-    epochs: int
-    steps_per_epoch: int
-    steps_per_execution: int
-
-    @property
-    def steps(self) -> int:
-        """Steps when nothing stops it early."""
-        return self.epochs * self.steps_per_epoch
+    checkpoints.remove()
 
 
 def make_plan(training: settings.Training, steps_per_epoch: int, step_limit: int | None) -> Plan:
@@ -113,22 +119,40 @@ def make_plan(training: settings.Training, steps_per_epoch: int, step_limit: int
     total = min([training.epochs * steps_per_epoch, *limits])
     epochs = math.ceil(total / steps_per_epoch)
     per_epoch = total // epochs
-    executions = math.ceil(per_epoch / _STEPS_PER_EXECUTION)
+    longest = min(_STEPS_PER_EXECUTION, training.checkpoint_steps or _STEPS_PER_EXECUTION)
+    executions = math.ceil(per_epoch / longest)
     per_execution = per_epoch // executions
     return Plan(epochs=epochs, steps_per_epoch=per_execution * executions, steps_per_execution=per_execution)
 
 
-def _open_splits(
-    fn_args: FnArgs, features: features_lib.Features, training: settings.Training
+def _checkpoints(fn_args: FnArgs, config: settings.TrainerConfig) -> checkpoints_lib.Checkpoints:
+    """Names the folder of this training's checkpoints by all that decides what it becomes."""
+    folder = config.checkpoint_folder or os.path.join(fn_args.model_run_dir, "checkpoints")
+    files = [file for pattern in [*fn_args.train_files, *fn_args.eval_files] for file in tf.io.gfile.glob(pattern)]
+    files += tf.io.gfile.glob(os.path.join(fn_args.transform_graph_path, "transform_fn", "assets", "*"))
+    if fn_args.base_model:
+        files += tf.io.gfile.glob(os.path.join(fn_args.base_model, "variables", "*"))
+    said = config.model_copy(update={"checkpoint_folder": None}).model_dump_json()
+    key = checkpoints_lib.fingerprint(
+        [said, str(fn_args.train_steps), str(fn_args.eval_steps), tf.__version__, keras.__version__],
+        files=sorted(files),
+    )
+    return checkpoints_lib.Checkpoints(os.path.join(folder, key[:32]), keep=config.training.checkpoints_kept)
+
+
+def open_splits(
+    train_files: Sequence[str], eval_files: Sequence[str], features: features_lib.Features, training: settings.Training
 ) -> tuple[data.Split, data.Split]:
+    """Opens the split to train on and the one to evaluate on."""
     common: dict[str, Any] = {
         "seed": training.seed,
         "cache_bytes": training.cache_mib << 20,
         "reproducible": training.reproducible,
+        "class_weights": training.class_weights,
     }
-    train = data.open_split(fn_args.train_files, features, batch_size=training.batch_size, training=True, **common)
+    train = data.open_split(train_files, features, batch_size=training.batch_size, training=True, **common)
     evaluation = data.open_split(
-        fn_args.eval_files, features, batch_size=training.batch_size * _EVAL_BATCHES, training=False, **common
+        eval_files, features, batch_size=training.batch_size * _EVAL_BATCHES, training=False, **common
     )
     return train, evaluation
 
@@ -138,13 +162,14 @@ def compiled(
 ) -> keras.Model:
     """Builds and compiles the model in the strategy's scope that is open."""
     regression = not features.classes
-    model = model_lib.build(
-        config.model,
-        features,
-        label_mean=train.label_mean if regression else 0.0,
-        label_deviation=train.label_deviation if regression else 1.0,
-        seed=config.training.seed,
-    )
+    with _precision(config.training.precision):
+        model = model_lib.build(
+            config.model,
+            features,
+            label_mean=train.label_mean if regression else 0.0,
+            label_deviation=train.label_deviation if regression else 1.0,
+            seed=config.training.seed,
+        )
     alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
     model.compile(
         optimizer=_optimizer(config.training, plan),
@@ -154,18 +179,38 @@ def compiled(
         metrics=_metrics(features),
         # Keras' loop over the steps of an execution holds a condition around each step, which collectives cannot cross.
         steps_per_execution=plan.steps_per_execution if alone else 1,
-        jit_compile="auto" if alone else False,
+        jit_compile={"auto": "auto", "on": True, "off": False}[config.training.xla] if alone else False,
     )
     return model
 
 
+@contextlib.contextmanager
+def _precision(name: str) -> Iterator[None]:
+    """Builds layers that compute in the named precision; what is built later does not."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32" if name == "auto" else name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def _optimizer(training: settings.Training, plan: Plan) -> keras.optimizers.Optimizer:
-    rate: Any = training.learning_rate
-    if training.learning_rate_schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(training.learning_rate, plan.steps)
+    clip = {"global_clipnorm": training.gradient_clip}
     if training.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=0.9)
-    return keras.optimizers.Adam(rate)
+        return keras.optimizers.SGD(_rate(training, plan), momentum=0.9, **clip)
+    return keras.optimizers.Adam(_rate(training, plan), **clip)
+
+
+def _rate(training: settings.Training, plan: Plan) -> Any:
+    """The learning rate over the steps: up from zero over the warm-up, then along the schedule."""
+    peak, warmup = training.learning_rate, round(training.warmup_share * plan.steps)
+    after: Any = peak
+    if training.learning_rate_schedule == "cosine":
+        after = keras.optimizers.schedules.CosineDecay(peak, max(1, plan.steps - warmup))
+    elif training.learning_rate_schedule == "exponential":
+        after = keras.optimizers.schedules.ExponentialDecay(peak, max(1, plan.steps - warmup), 0.01)
+    return callbacks.WarmUp(peak, warmup, after) if warmup else after
 
 
 def _loss(features: features_lib.Features) -> str:
@@ -182,29 +227,9 @@ def _metrics(features: features_lib.Features) -> list[keras.metrics.Metric]:
     return [keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")]
 
 
-def _fit(model: keras.Model, plan: Plan, train: data.Split, evaluation: data.Split, **fit: Any) -> History:
-    """Trains up to the planned epochs and leaves the weights of the best one in the model."""
-    history = model.fit(
-        train.dataset,
-        steps_per_epoch=plan.steps_per_epoch,
-        epochs=plan.epochs,
-        validation_data=evaluation.dataset,
-        verbose=0,
-        **fit,
-    )
-    return {name: [float(value) for value in values] for name, values in history.history.items()}
-
-
-def _callbacks(training: settings.Training, plan: Plan, folder: str) -> list[keras.callbacks.Callback]:
-    return [
-        callbacks.StopWhenDiverged(),
-        keras.callbacks.EarlyStopping(
-            patience=training.early_stopping_patience or plan.epochs, restore_best_weights=True
-        ),
-        callbacks.Checkpoint(os.path.join(folder, "checkpoints")),
-        callbacks.tensorboard(folder),
-        callbacks.Progress(),
-    ]
+def _callbacks(training: settings.Training, plan: Plan, folder: str, *, chief: bool) -> list[keras.callbacks.Callback]:
+    told = [callbacks.Progress(plan.epochs), callbacks.tensorboard(folder, histograms=training.weight_histograms)]
+    return [callbacks.StopWhenDiverged(), *(told if chief else [])]
 
 
 def _keep(model: keras.Model, folder: str) -> keras.Model:

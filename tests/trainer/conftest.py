@@ -26,8 +26,15 @@ class Run:
         return report
 
 
-def train_on(transformed: tables.Transformed, root: Path, *, base_model: Path | None = None, **sections: Any) -> Run:
-    """Runs `run_fn` with TFX's own arguments; `sections` are `model` and `training` of the configuration."""
+def train_on(
+    transformed: tables.Transformed,
+    root: Path,
+    *,
+    base_model: Path | None = None,
+    hyperparameters: Mapping[str, Any] | None = None,
+    **sections: Any,
+) -> Run:
+    """Runs `run_fn` with TFX's own arguments; `sections` are those of the configuration."""
     from tfx.components.trainer import fn_args_utils
 
     from trainer import train
@@ -46,6 +53,7 @@ def train_on(transformed: tables.Transformed, root: Path, *, base_model: Path | 
             model_run_dir=str(run.folder),
             base_model=str(base_model or root / "no" / "Format-Serving"),
             custom_config=config,
+            hyperparameters=hyperparameters,
         )
     )
     return run
@@ -66,3 +74,10 @@ def humidity(tmp_path_factory: pytest.TempPathFactory) -> tables.Transformed:
 def humidity_run(humidity: tables.Transformed, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run on it with the default settings."""
     return train_on(humidity, tmp_path_factory.mktemp("humidity_run"))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tables.Transformed:
+    """A few rows of it, for what does not depend on their number."""
+    splits = {"train": tables.humidity_table(4_000, 1), "eval": tables.humidity_table(1_000, 2)}
+    return tables.run_transform(tmp_path_factory.mktemp("small"), splits, tables.HUMIDITY_TYPES, tables.HUMIDITY)

@@ -88,10 +88,17 @@ def test_a_seed_repeats_the_batches(patterns: list[str], cached: bool) -> None:
     assert order(1) != order(2)
 
 
-def test_an_epoch_of_the_cache_depends_on_seed_and_number_only(patterns: list[str]) -> None:
-    whole = _take(_open(patterns), 14)
-    second = _take(_open(patterns, first_epoch=1), 7)
-    for (inputs, _), (expected, _) in zip(second, whole[7:], strict=True):
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("labels", ["all", "some"])
+@pytest.mark.parametrize("step", [3, 9])
+def test_a_later_start_gives_the_batches_that_would_have_come(
+    tmp_path: Path, cached: bool, labels: str, step: int
+) -> None:
+    label = [float("nan") if labels == "some" and row % 7 == 0 else 1.0 for row in range(ROWS)]
+    split = _open(_write(tmp_path, label), cached=cached, batch_size=90)
+    whole = _take(split, step + 7)
+    later = list(split.start(step).take(7).as_numpy_iterator())
+    for (inputs, _), (expected, _) in zip(later, whole[step:], strict=True):
         np.testing.assert_array_equal(inputs["x"], expected["x"])
 
 

@@ -44,17 +44,12 @@ def test_the_report_says_what_was_done(humidity_run: Run) -> None:
     assert report["config"]["training"]["batch_size"] == 1024
 
 
-def test_logs_checkpoint_and_model_are_left_complete(humidity_run: Run) -> None:
+def test_logs_and_model_are_left_complete(humidity_run: Run) -> None:
     assert {path.parent.name for path in humidity_run.folder.rglob("events.out.tfevents.*")} == {"train", "validation"}
     assert not list(humidity_run.folder.rglob("*.partial"))
+    assert not list(humidity_run.folder.rglob("step-*.npz"))
     model = keras.models.load_model(humidity_run.folder / train.MODEL_FILE, compile=False)
-    before = [weight.numpy() for weight in model.weights]
-    model.compile("adam")
-    model.load_weights(humidity_run.folder / "checkpoints" / "latest.weights.h5")
-    # The best epoch was the last one, so that its checkpoint and the model are the same.
-    assert humidity_run.report["best_epoch"] == humidity_run.report["epochs"]
-    for weight, value in zip(model.weights, before, strict=True):
-        np.testing.assert_array_equal(weight.numpy(), value)
+    assert model.count_params() == humidity_run.report["parameters"]
 
 
 def test_the_same_seed_gives_the_same_model(humidity: tables.Transformed, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""TFX's Tuner, whose results hold every trial."""
