@@ -334,7 +334,9 @@ def _named(api: Api, what: str, request: Any, field: str, name: str) -> Any:
 
 def equals(key: str, value: str) -> str:
     """Returns a filter of Kubeflow's API."""
-    return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "stringValue": value}]})
+    text = json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "stringValue": value}]})
+    # The server decodes the query twice; JSON has a way to write the two letters that this would change.
+    return text.replace("%", "\\u0025").replace("+", "\\u002b")
 
 
 def pages(api: Api, what: str, request: Any, field: str, **options: Any) -> Iterator[Any]:
@@ -347,13 +349,14 @@ def pages(api: Api, what: str, request: Any, field: str, **options: Any) -> Iter
         field: the answer's attribute that holds the items.
         **options: options of the function.
     """
-    token = ""
+    answer = api.ask(what, request, page_size=_PAGE, **options)
+    # The token knows order and filter; given once more, the server compares them and finds its own reading different.
+    following = {name: value for name, value in options.items() if name not in ("sort_by", "filter")}
     while True:
-        answer = api.ask(what, request, page_size=_PAGE, page_token=token, **options)
         yield from getattr(answer, field) or ()
-        token = answer.next_page_token or ""
-        if not token:
+        if not answer.next_page_token:
             return
+        answer = api.ask(what, request, page_size=_PAGE, page_token=answer.next_page_token, **following)
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------

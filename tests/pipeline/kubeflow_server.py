@@ -231,7 +231,17 @@ class KubeflowServer:
         return 200, table[identity]
 
     def _listed(self, key: str, items: list[dict[str, Any]], query: dict[str, str]) -> dict[str, Any]:
-        for predicate in json.loads(query.get("filter") or "{}").get("predicates", ()):
+        first = 0
+        if query.get("page_token"):
+            # The real server compares order and filter with those in the token, not always with success.
+            assert not query.get("sort_by")
+            assert not query.get("filter")
+            token = json.loads(query["page_token"])
+            first = token.pop("first")
+            query = {**query, **token}
+        # The real server decodes the filter once more than HTTP does.
+        wanted = json.loads(urllib.parse.unquote_plus(query.get("filter") or "{}"))
+        for predicate in wanted.get("predicates", ()):
             assert predicate["operation"] == "EQUALS"
             items = [item for item in items if item.get(predicate["key"]) == predicate["stringValue"]]
         if query.get("experiment_id"):
@@ -239,8 +249,9 @@ class KubeflowServer:
         if query.get("sort_by"):
             field, _, order = query["sort_by"].partition(" ")
             items = sorted(items, key=lambda item: item[field], reverse=order == "desc")
-        first, size = int(query.get("page_token") or 0), min(self.page, int(query.get("page_size") or 10))
-        token = str(first + size) if first + size < len(items) else ""
+        size = min(self.page, int(query.get("page_size") or 10))
+        rest = {"first": first + size, "sort_by": query.get("sort_by", ""), "filter": query.get("filter", "")}
+        token = json.dumps(rest) if first + size < len(items) else ""
         return {key: items[first : first + size], "next_page_token": token, "total_size": len(items)}
 
     def _create(self, name: str, item: dict[str, Any]) -> tuple[int, Any]:

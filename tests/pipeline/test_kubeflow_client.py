@@ -177,6 +177,14 @@ def test_a_lost_answer_makes_nothing_twice(server, api, package, lost, status):
     assert list(server.tables["runs"]) == [run.run_id]
 
 
+@pytest.mark.parametrize("name", ["a+b", "50%", "100%25", "a b", 'a"b', "ä/ö", "{}"])
+def test_any_name_is_found_again(server, api, package, name):
+    first = kubeflow_client.upload(api, package, version=name)
+    assert kubeflow_client.upload(api, package, version=name).version_id == first.version_id
+    assert kubeflow_client.experiment(api, name) == kubeflow_client.experiment(api, name)
+    assert len(server.tables["experiments"]) == 1
+
+
 def test_an_experiment_that_somebody_else_makes_meanwhile_is_taken(server, api):
     taken = kubeflow_client.experiment(api, "humidity")
     # The first look does not see it yet.
