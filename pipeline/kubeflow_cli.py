@@ -148,7 +148,7 @@ def _run(options: argparse.Namespace, *, clock: Clock | None = None) -> int:
         parameters=arguments,
         name=options.name,
         service_account=options.service_account,
-        pipeline_root=options.pipeline_root,
+        pipeline_root=options.pipeline_root or package.pipeline_root,
     )
     say = _sayer(options)
     say(_uploaded(version))
@@ -177,7 +177,7 @@ def _schedule(options: argparse.Namespace, *, clock: Clock | None = None) -> int
         max_concurrency=options.max_concurrency,
         catch_up=options.catch_up,
         service_account=options.service_account,
-        pipeline_root=options.pipeline_root,
+        pipeline_root=options.pipeline_root or package.pipeline_root,
     )
     say = _sayer(options)
     outcome = kubeflow_schedule.schedule(api, plan, drain_seconds=options.drain, say=say)

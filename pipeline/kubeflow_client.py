@@ -50,6 +50,8 @@ class Package:
     """The nodes in an order in which they can run, those of inner DAGs included."""
     parameters: Mapping[str, Mapping[str, Any]]
     """Of each runtime parameter: `parameterType`, `defaultValue`, `isOptional`, as the specification has them."""
+    pipeline_root: str | None = None
+    """Where the specification wants the outputs. Kubeflow itself does not read it there: each run has to say it."""
 
     def arguments(self, given: Mapping[str, str]) -> dict[str, Any]:
         """Turns the command line's words into values of the parameters' types.
@@ -120,6 +122,7 @@ def read_package(path: Path) -> Package:
         digest=hashlib.sha256(content).hexdigest(),
         nodes=nodes_of(spec),
         parameters=_at(spec, "root", "inputDefinitions", "parameters") or {},
+        pipeline_root=spec.get("defaultPipelineRoot"),
     )
 
 
