@@ -258,19 +258,6 @@ def _epoch(column: Column) -> Feature | None:
     return None
 
 
-def _broken_number(column: Column) -> LeftOut | None:
-    return None if not column.placeholders else _placeholder_left_out(column)
-
-
-def _placeholder_left_out(column: Column) -> LeftOut:
-    words = ", ".join(f"{value!r} ({count:,})" for value, count in list(column.placeholders.items())[:4])
-    return LeftOut(
-        column=column.name,
-        reason=f"numbers, but for {words}: write an empty cell where a value is missing, and add it as numeric",
-        warning=True,
-    )
-
-
 def _boolean(column: Column) -> Feature | None:
     if not column.boolean:
         return None
@@ -366,7 +353,6 @@ _RULES: tuple[_Rule, ...] = (
     _timestamp,
     _epoch,
     _identifier,
-    _broken_number,
     _boolean,
     _categories_in_integers,
     _number,

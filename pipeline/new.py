@@ -94,7 +94,7 @@ def create(request: Request, *, called_from: Path, root: Path) -> Made:
     config_path = _target(request.config, called_from, root / "configs" / f"{name}.yaml")
     schema_path = _target(request.schema, called_from, root / "schemas" / name / "schema.pbtxt")
     problems += _existing((config_path, schema_path), force=request.force)
-    looked = profile.look(found)
+    found, looked = _look(found)
     problems += _table_problems(looked, request, found.data.path)
     if problems:
         raise BadInput(problems)
@@ -121,6 +121,17 @@ def create(request: Request, *, called_from: Path, root: Path) -> Made:
         label=request.label,
         command=f"python local_runner.py --config {table_source.as_named(config_path, root)}",
     )
+
+
+def _look(found: table_source.Found) -> tuple[table_source.Found, profile.Profile]:
+    """Looks at the table; where numbers have words such as `n/a` among them, once more with these as missing values."""
+    looked = profile.look(found)
+    words = sorted({word for column in looked.columns.values() for word in column.placeholders})
+    if not words or found.format != "csv":
+        return found, looked
+    csv_format = found.data.csv.model_copy(update={"missing": words})
+    found = dataclasses.replace(found, data=found.data.model_copy(update={"csv": csv_format}))
+    return found, profile.look(found)
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
@@ -191,15 +202,7 @@ def _label_problems(label: profile.Column, request: Request) -> Iterator[Problem
             action="Name another column; a constant needs no model.",
         )
         return
-    if label.placeholders:
-        words = ", ".join(f"{value!r} ({count:,})" for value, count in list(label.placeholders.items())[:4])
-        yield Problem(
-            where=where,
-            found=f"numbers, but for {words}",
-            expected="numbers, or an empty cell where the label is missing",
-            action="Write an empty cell in the place of these.",
-        )
-    elif request.task is settings.Task.REGRESSION and not label.numeric:
+    if request.task is settings.Task.REGRESSION and not label.numeric:
         yield Problem(
             where="--task regression",
             found=f"a label of text: {next(iter(label.counts), '')[:40]!r}",
@@ -277,7 +280,10 @@ def _csv(found: table_source.Found) -> list[str]:
     changed = found.data.csv.model_dump(exclude_defaults=True)
     if found.format != "csv" or not changed:
         return []
-    return [f"  csv: {scalar(changed)}  # as the first file is written"]
+    why = "as the first file is written"
+    if found.data.csv.missing:
+        why += "; what is missing stands among numbers, and counts as missing in every column"
+    return [f"  csv: {scalar(changed)}  # {why}"]
 
 
 def _settings(entries: Sequence[choices.Setting]) -> list[str]:

@@ -87,12 +87,13 @@ class BlockReader:
         Args:
             columns: names of the fields, in the order of the file.
             types: the type of each of them.
-            csv_format: delimiter and quote; both ASCII.
+            csv_format: delimiter and quote, both ASCII, and what stands for a missing value.
         """
         self._columns = list(columns)
         self._types = {name: types[name] for name in columns}
         self._delimiter = csv_format.delimiter
         self._quote = csv_format.quote
+        self._missing = ["", *csv_format.missing]
         self._parse_options = arrow_csv.ParseOptions(delimiter=self._delimiter, quote_char=self._quote)
 
     def read(self, block: bytes) -> tuple[pa.Table, list[BadLine]]:
@@ -132,7 +133,7 @@ class BlockReader:
             parse_options=self._parse_options,
             convert_options=arrow_csv.ConvertOptions(
                 column_types=dict(arrow_types),
-                null_values=[""],
+                null_values=self._missing,
                 strings_can_be_null=True,
                 include_columns=self._columns,
             ),

@@ -83,6 +83,7 @@ def test_every_column_becomes_what_it_is(made: new.Made):
         "weekday": {"kind": "identity", "size": 7},
         "signed up": {"kind": "calendar", "parts": ["weekday", "month"], "formats": ["iso", "%d.%m.%Y"]},
         "newsletter": {"kind": "boolean"},
+        "balance": {"kind": "numeric", "missing": "median", "indicator": True},
         "remark": {"kind": "text", "buckets": 2048},
     }
 
@@ -93,13 +94,12 @@ def test_what_is_no_feature_has_its_reason(made: new.Made):
     assert "an identifier" in reasons["row"]
     assert reasons["country"] == "constant: 'DE' in every row that has a value"
     assert reasons["nothing"] == "no value in any row"
-    assert "'n/a' (200)" in reasons["balance"]
     assert "gives the label away (score 1.000 of 1" in reasons["exit code"]
 
 
 def test_leaks_and_identifiers_are_warned_of(made: new.Made):
     warned = {warning.split(":")[0] for warning in made.choices.warnings}
-    assert warned == {"customer_id", "row", "balance", "exit code"}
+    assert warned == {"customer_id", "row", "exit code"}
     told = made.told()
     assert "Warning: exit code: left out, alone it gives the label away" in told
     assert told.endswith(f"Next: {made.command}")
@@ -329,10 +329,15 @@ def test_nothing_is_overwritten_unless_asked_for(tmp_path: Path, plain: Path):
     assert config.load_config(made.config).name == "t"
 
 
-def test_a_label_of_numbers_with_words_among_them_is_refused(tmp_path: Path):
+def test_words_that_stand_for_a_missing_number_are_missing_values(made: new.Made, tmp_path: Path):
+    assert config.load_config(made.config).data.csv.missing == ["n/a"]
+    assert made.profile.columns["balance"].missing == ROWS / 20
     values = ["?" if row % 30 == 0 else row / 7 for row in range(300)]
-    data = write(tmp_path / "t.csv", {"x": list(range(300)), "y": values})
-    assert problems(tmp_path, data, "y")[0].startswith("--label y: found numbers, but for '?' (10); expected numbers")
+    unknown = create(
+        tmp_path, write(tmp_path / "t.csv", {"x": list(np.random.default_rng(1).normal(size=300)), "y": values}), "y"
+    )
+    assert unknown.choices.task is Task.REGRESSION
+    assert any("the label is missing in 3.3% of the rows" in warning for warning in unknown.choices.warnings)
 
 
 def test_a_table_without_a_feature_is_refused(tmp_path: Path, plain: Path):

@@ -31,6 +31,12 @@ def test_types_and_empty_cells():
     assert bad == []
 
 
+def test_words_for_a_missing_value_are_missing_in_every_column():
+    rows, bad = read('?,n/a,n/a\n1,2,"?"\nn/a,x,y\n', FLOAT, INT, STRING, missing=["?", "n/a"])
+    assert rows == {"a": [None, 1.0], "b": [None, 2], "c": [None, None]}
+    assert [line.reason for line in bad] == ["column b: 'x' is not a whole number"]
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
