@@ -1,7 +1,8 @@
 """The work of ExampleGen: spans of files to splits of tf.Examples, or one error with everything that is wrong.
 
 Guarantees: every line of the input is a row of one split or a line of the quarantine; the same rows with the same
-values fall into the same splits, whatever the order of columns, files or lines; after an error no split is left behind.
+values fall into the same splits, whatever the order of columns, files or lines and whatever the format; a file that
+changes while it is read is an error; after an error no split is left behind.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import tensorflow as tf
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor
@@ -21,8 +23,8 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 
 from components.example_gen import columns as column_types
-from components.example_gen import inspection, pieces, source
-from components.example_gen.inspection import Column, Inspected
+from components.example_gen import inspection, pieces, reading, source, splits
+from components.example_gen.inspection import Column, Inspected, Unreadable
 from components.example_gen.pieces import Converter, Piece, Plan, UnitResult
 from evergreen import progress, settings, spans
 from evergreen.errors import BadInput, Problem
@@ -64,7 +66,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         data = settings.Data.model_validate_json(exec_properties[DATA_KEY])
         _check_format(data.csv)
         schema_path = exec_properties.get(SCHEMA_PATH_KEY)
-        known = column_types.from_schema(schema_path) if schema_path else None
+        known = _delivered(column_types.from_schema(schema_path), data) if schema_path else None
+        if data.format == "csv" and not data.csv.header and known is None:
+            raise BadInput([_no_names()])
         selection = spans.resolve(data, spans=exec_properties.get(SPANS_KEY) or None)
         _tell_if_changed(selection, exec_properties.get(INPUT_FINGERPRINT_KEY))
         progress.report(f"{len(selection.files)} files")
@@ -83,9 +87,14 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     ) -> dict[str, Any]:
         """Writes the splits and returns the summary."""
         files, problems = _inspect(selection, data, known)
-        if not files:
+        taken = [file.file.path for file in files if data.span_column in file.header]
+        if taken:
+            problems.append(_span_column_taken(data, taken))
+        if not files or taken:
             raise BadInput(problems)
         columns = known if known is not None else column_types.infer(files, data)
+        if lacking := list(_columns_lacking(data, columns)):
+            raise BadInput([*problems, *lacking])
         span_of = {file.path: span.number for span in selection.spans for file in span.files}
         dealt = pieces.deal(files, data, span_of=span_of)
         plan = Plan(
@@ -94,6 +103,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             types=column_types.types_of(columns),
             pieces=len(dealt),
             shards_per_piece=-(-data.shards // len(dealt)),
+            cutoffs=_cutoffs(files, data, columns, span_of),
+            span_of=span_of if data.span_column else {},
         )
         # Good files are read even if others are bad: what is wrong further down in them belongs into the same error.
         self._run(plan, dealt)
@@ -101,6 +112,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         by_file = _by_file(results)
         for file in files:
             problems += _file_problems(by_file[file.file.path], data, columns)
+        problems += [_changed(file) for file in selection.files if not spans.unchanged(file)]
         if not problems:
             problems += _split_problems(rows)
         if problems:
@@ -138,6 +150,21 @@ class _ConvertPiece(beam.DoFn):
         return ()
 
 
+def _delivered(known: Mapping[str, Column], data: settings.Data) -> Mapping[str, Column]:
+    """Leaves out the column that no file has, for it is made here."""
+    return {name: column for name, column in known.items() if name != data.span_column}
+
+
+def _span_column_taken(data: settings.Data, paths: Sequence[str]) -> Problem:
+    others = f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
+    return Problem(
+        where=f"{paths[0]}{others}",
+        found=f"a column {data.span_column!r}",
+        expected="no column of that name, for data.span_column is made of the spans' numbers",
+        action="Choose another name for data.span_column.",
+    )
+
+
 # --- before ----------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +194,63 @@ def _check_format(csv_format: settings.CsvFormat) -> None:
         raise BadInput(problems)
 
 
+def _no_names() -> Problem:
+    return Problem(
+        where="data.csv.header",
+        found="false, and no schema",
+        expected="a schema, whose features name the columns in their order",
+        action="Set schema_path in the configuration, or write the files with a header and set it to true.",
+    )
+
+
+def _columns_lacking(data: settings.Data, columns: Mapping[str, Column]) -> Iterator[Problem]:
+    """Yields what the settings ask of columns that are not there, or that should not be."""
+    by = data.split_by
+    asked = [("data.required", name) for name in data.required]
+    asked += [("data.split_by.columns", name) for name in by.columns] if isinstance(by, settings.SplitByKey) else []
+    asked += [("data.split_by.time", by.time)] if isinstance(by, settings.SplitByTime) else []
+    for where, name in asked:
+        if name not in columns:
+            yield Problem(
+                where=where,
+                found=f"column {name!r}, which there is not",
+                expected=f"one of {', '.join(columns)}",
+                action="Correct the name.",
+            )
+
+
+def _cutoffs(
+    files: Sequence[Inspected], data: settings.Data, columns: Mapping[str, Column], span_of: Mapping[str, int]
+) -> dict[int, list[float]]:
+    """Finds at which moments the splits of each span begin, if it is moments that decide."""
+    by = data.split_by
+    if not isinstance(by, settings.SplitByTime):
+        return {}
+    given = splits.given_cutoffs(data, columns[by.time].type)
+    if given is not None:
+        return dict.fromkeys(span_of.values(), given)
+    types = column_types.types_of(columns)
+    of_span: dict[int, list[splits.Moments]] = {}
+    for file in files:
+        found = of_span.setdefault(span_of[file.file.path], [])
+        for unit, _ in pieces.units(file, data):
+            try:
+                found += [splits.moments(block.rows, by) for block in reading.read(unit, data, types)]
+            except Unreadable:
+                # Whoever converts the file meets it again and says so.
+                break
+    return {span: splits.cutoffs_of(np.concatenate([*found, []]), data) for span, found in of_span.items()}
+
+
+def _changed(file: spans.DataFile) -> Problem:
+    return Problem(
+        where=file.path,
+        found=f"another size or modification time than before it was read ({file.size:,} bytes then)",
+        expected="a file whose writing has ended",
+        action="Write files under another name (*.tmp) and rename them when they are whole; then run again.",
+    )
+
+
 def _tell_if_changed(selection: spans.Selection, expected: str | None) -> None:
     if expected and expected != selection.fingerprint:
         logging.getLogger(__name__).warning(
@@ -181,12 +265,18 @@ def _inspect(
 ) -> tuple[list[Inspected], list[Problem]]:
     """Looks at the beginning of all files; returns the ones that can be read on and the problems of the others."""
     with concurrent.futures.ThreadPoolExecutor(_INSPECTED_AT_ONCE) as pool:
-        inspected = list(pool.map(lambda file: inspection.inspect(file, data, known), selection.files))
+        inspected = list(pool.map(lambda file: reading.inspect(file, data, known), selection.files))
     problems = [problem for file in inspected for problem in file.problems]
     readable = [file for file in inspected if not file.problems]
     if known is not None or not readable:
         return readable, problems
     # Without a schema, what most files have is right.
+    conflicts = inspection.type_conflicts(readable)
+    problems += [problem for of_file in conflicts.values() for problem in of_file]
+    readable = [file for file in readable if file.file.path not in conflicts]
+    if data.format == "tfrecord":
+        # A feature without a value in the first records is simply not there.
+        return readable, problems
     sets = Counter(frozenset(file.header) for file in readable)
     majority = sets.most_common(1)[0][0]
     reference = next(file for file in readable if frozenset(file.header) == majority)
@@ -236,7 +326,7 @@ def _file_problems(file: UnitResult, data: settings.Data, columns: Mapping[str, 
     lines = file.rows + file.quarantined
     unusable = [name for name, count in sorted(file.unusable.items()) if count > lines / 2]
     for name in unusable:
-        yield _column_of_text(file, name, columns[name])
+        yield _column_of_text(file, name, columns[name], data)
     if file.quarantined > data.max_malformed_share * lines and not unusable:
         yield _too_many_bad_lines(file, data)
     for name, column in columns.items():
@@ -249,10 +339,10 @@ def _file_problems(file: UnitResult, data: settings.Data, columns: Mapping[str, 
             )
 
 
-def _column_of_text(file: UnitResult, name: str, column: Column) -> Problem:
+def _column_of_text(file: UnitResult, name: str, column: Column, data: settings.Data) -> Problem:
     lines = file.rows + file.quarantined
     example = next((entry for entry in file.examples if f"column {name}:" in entry["reason"]), None)
-    shown = f" (line {example['line']}: {example['reason']})" if example else ""
+    shown = f" ({reading.NOUNS[data.format]} {example['line']}: {example['reason']})" if example else ""
     return Problem(
         where=f"{file.path}, column {name!r}",
         found=f"{file.unusable[name]:,} of {lines:,} values that are not {column.type.words}{shown}",
@@ -263,14 +353,15 @@ def _column_of_text(file: UnitResult, name: str, column: Column) -> Problem:
 
 def _too_many_bad_lines(file: UnitResult, data: settings.Data) -> Problem:
     lines = file.rows + file.quarantined
+    noun = reading.NOUNS[data.format]
     shown = "; ".join(
-        f"line {entry['line']}: {entry['reason']}: {entry['text'][:60]!r}" for entry in file.examples[:_LINES_SHOWN]
+        f"{noun} {entry['line']}: {entry['reason']}: {entry['text'][:60]!r}" for entry in file.examples[:_LINES_SHOWN]
     )
     return Problem(
         where=file.path,
-        found=f"{file.quarantined:,} of {lines:,} lines malformed ({file.quarantined / lines:.2%}): {shown}",
+        found=f"{file.quarantined:,} of {lines:,} {noun}s malformed ({file.quarantined / lines:.2%}): {shown}",
         expected=f"at most {data.max_malformed_share:.2%} (data.max_malformed_share)",
-        action="Repair the file, or raise data.max_malformed_share to leave these lines out.",
+        action=f"Repair the file, or raise data.max_malformed_share to leave these {noun}s out.",
     )
 
 

@@ -25,9 +25,11 @@ import pyarrow as pa
 import tensorflow as tf
 from tfx_bsl.coders import example_coder
 
-from components.example_gen import hashing, inspection, source
-from components.example_gen.inspection import Inspected
-from components.example_gen.table import BadLine, BlockReader, ColumnType, line_count
+from components.example_gen import reading, source, typed
+from components.example_gen.inspection import Inspected, Unreadable
+from components.example_gen.reading import Block, Unit
+from components.example_gen.splits import Dealer
+from components.example_gen.table import BadLine, ColumnType, line_count
 from evergreen import settings
 from evergreen.errors import Problem
 
@@ -38,20 +40,6 @@ RESULTS = ".pieces"
 SPANS_APART = 64
 """How many of the newest spans have shards of their own."""
 _EXAMPLES_KEPT = 5
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Unit:
-    """A file, or a range of one."""
-
-    path: str
-    columns: Sequence[str]
-    start: int
-    """Offset of the first line in the stream of UTF-8."""
-    length: int | None
-    """Bytes to read; None for all."""
-    line: int
-    """Physical number of the first line, from 1."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +60,10 @@ class Plan:
     types: Mapping[str, ColumnType]
     pieces: int
     shards_per_piece: int
+    cutoffs: Mapping[int, Sequence[float]] = dataclasses.field(default_factory=dict)
+    """By span, the moments at which each split but the first begins; for splits by time."""
+    span_of: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """The span of each file by path, for `data.span_column`."""
 
     @property
     def shards(self) -> int:
@@ -121,7 +113,7 @@ def deal(files: Sequence[Inspected], data: settings.Data, *, span_of: Mapping[st
         span = (span_of or {}).get(file.file.path)
         ends = span != before and (span in apart or before in apart)
         before = span
-        for unit, size in _units(file, data):
+        for unit, size in units(file, data, span=span or 0):
             if size > room or ends or not pieces:
                 pieces.append([])
                 room = target
@@ -131,10 +123,23 @@ def deal(files: Sequence[Inspected], data: settings.Data, *, span_of: Mapping[st
     return [Piece(index=index, units=tuple(units)) for index, units in enumerate(pieces)]
 
 
-def _units(file: Inspected, data: settings.Data) -> Iterator[tuple[Unit, int]]:
-    """Cuts a large plain file at block ends; the lines before each range are counted, so that numbers stay exact."""
+def units(file: Inspected, data: settings.Data, *, span: int = 0) -> Iterator[tuple[Unit, int]]:
+    """Cuts a file where it can be cut.
+
+    A large plain CSV file is cut at block ends; the lines before each range are counted, so that numbers stay exact. A
+    Parquet file is cut into its row groups, a TFRecord file not at all.
+
+    Yields:
+        Each unit with its size in bytes.
+    """
     path, columns = file.file.path, tuple(file.header)
-    whole = Unit(path=path, columns=columns, start=file.data_start, length=None, line=file.data_line)
+    whole = Unit(path=path, columns=columns, start=file.data_start, length=None, line=file.data_line, span=span)
+    if file.ranges:
+        stored = file.file.size / max(1, sum(part.size for part in file.ranges))
+        for part in file.ranges:
+            unit = dataclasses.replace(whole, start=part.start, length=part.length, line=part.line)
+            yield unit, max(1, round(part.size * stored))
+        return
     if not file.seekable or file.file.size <= PIECE:
         yield whole, file.file.size
         return
@@ -165,8 +170,7 @@ class Converter:
         """Keeps the plan; one converter may do many pieces."""
         self._plan = plan
         self._encoder = example_coder.RecordBatchToExamplesEncoder()
-        parts = plan.data.splits
-        self._split_of_bucket = np.repeat(np.arange(len(parts)), list(parts.values()))
+        self._dealer = Dealer(plan.data, cutoffs=plan.cutoffs)
 
     def convert(self, piece: Piece) -> list[UnitResult]:
         """Writes the piece's shards, its quarantine and its result.
@@ -190,53 +194,64 @@ class Converter:
     def _convert_unit(self, unit: Unit, shards: _Shards, quarantine: _Quarantine) -> UnitResult:
         result = UnitResult(path=unit.path)
         try:
-            self._convert_blocks(unit, shards, quarantine, result)
-        except source.LineTooLong:
-            result.problem = dataclasses.asdict(inspection.too_long_a_line(unit.path))
-        except UnicodeDecodeError as error:
-            problem = inspection.undecodable(unit.path, self._plan.data.csv.encoding, error)
-            result.problem = dataclasses.asdict(problem)
+            for block in reading.read(unit, self._plan.data, self._plan.types):
+                self._convert_block(block, unit, shards, quarantine, result)
+        except Unreadable as error:
+            result.problem = dataclasses.asdict(error.problem)
         return result
 
-    def _convert_blocks(self, unit: Unit, shards: _Shards, quarantine: _Quarantine, result: UnitResult) -> None:
-        csv_format = self._plan.data.csv
-        reader = BlockReader(unit.columns, self._plan.types, csv_format)
-        line = unit.line
-        for block in self._read(unit, result):
-            rows, bad = reader.read(block)
-            if bad:
-                _account(bad, line, result, quarantine)
-            result.rows += rows.num_rows
-            values = Counter({name: rows.num_rows - rows.column(name).null_count for name in unit.columns})
-            result.values = dict(Counter(result.values) + values)
-            self._write(rows, shards)
-            line += line_count(block)
+    def _convert_block(
+        self, block: Block, unit: Unit, shards: _Shards, quarantine: _Quarantine, result: UnitResult
+    ) -> None:
+        rows, bad = block.rows, block.bad
+        splits = self._dealer.splits(rows, span=unit.span) if rows.num_rows else np.zeros(0, np.int64)
+        if useless := self._useless(rows, splits):
+            places = block.locate(list(useless))
+            bad = [
+                *bad,
+                *(
+                    BadLine(line=line, reason=reason, text=text)
+                    for reason, (line, text) in zip(useless.values(), places, strict=True)
+                ),
+            ]
+            kept = np.ones(rows.num_rows, np.bool_)
+            kept[list(useless)] = False
+            rows, splits = rows.filter(pa.array(kept)), splits[kept]
+        if bad:
+            _account(bad, result, quarantine)
+        result.rows += rows.num_rows
+        values = Counter({name: rows.num_rows - rows.column(name).null_count for name in rows.column_names})
+        result.values = dict(Counter(result.values) + values)
+        self._write(rows, splits, unit, shards)
 
-    def _read(self, unit: Unit, result: UnitResult) -> Iterator[bytes]:
-        """Yields the unit's blocks; where compressed data end early, that is a problem of the file."""
-        csv_format = self._plan.data.csv
-        with source.opened(unit.path, encoding=csv_format.encoding, start=unit.start) as stream:
-            blocks = source.blocks(stream, quote=csv_format.quote.encode(), length=unit.length)
-            while True:
-                try:
-                    block = next(blocks, None)
-                except OSError as error:
-                    if source.compression(source.head_of_file(unit.path)) is None:
-                        raise
-                    result.problem = dataclasses.asdict(inspection.damaged(unit.path, error))
-                    return
-                if block is None:
-                    return
-                yield block
+    def _useless(self, rows: pa.Table, splits: npt.NDArray[np.int64]) -> dict[int, str]:
+        """Finds the rows that lack what they need, with the reason."""
+        found: dict[int, str] = {}
+        if (splits < 0).any():
+            by = self._plan.data.split_by
+            name = by.time if isinstance(by, settings.SplitByTime) else ""
+            found = dict.fromkeys(np.flatnonzero(splits < 0).tolist(), f"column {name}: no moment to split by")
+        for name in self._plan.data.required:
+            if name not in rows.column_names or not rows.num_rows:
+                continue
+            missing = typed.whole(rows.column(name)).is_null().to_numpy(zero_copy_only=False)
+            found.update(dict.fromkeys(np.flatnonzero(missing).tolist(), f"column {name}: no value (data.required)"))
+        return dict(sorted(found.items()))
 
-    def _write(self, rows: pa.Table, shards: _Shards) -> None:
+    def _write(self, rows: pa.Table, splits: npt.NDArray[np.int64], unit: Unit, shards: _Shards) -> None:
         if not rows.num_rows:
             return
-        examples = np.array(self._encoder.encode(_as_lists(rows)), dtype=object)
-        buckets = (hashing.row_hashes(rows) % len(self._split_of_bucket)).astype(np.int64)
-        splits: npt.NDArray[np.int64] = self._split_of_bucket[buckets]
+        # The span is no part of what the row's hash sees: a row that is delivered again stays in its split.
+        written = _with_span(rows, self._plan.data.span_column, self._plan.span_of.get(unit.path, 0))
+        examples = np.array(self._encoder.encode(_as_lists(written)), dtype=object)
         for split in range(len(self._plan.data.splits)):
             shards.write(split, examples[splits == split])
+
+
+def _with_span(rows: pa.Table, column: str | None, span: int) -> pa.Table:
+    if column is None:
+        return rows
+    return rows.append_column(column, pa.array(np.full(rows.num_rows, span, np.int64)))
 
 
 def _as_lists(rows: pa.Table) -> pa.RecordBatch:
@@ -246,10 +261,9 @@ def _as_lists(rows: pa.Table) -> pa.RecordBatch:
 
 
 def _as_list(column: pa.ChunkedArray) -> pa.Array:
-    values = column.combine_chunks()
-    if isinstance(values, pa.ChunkedArray):
-        # What the table of a block without a single good line gives.
-        values = pa.concat_arrays(values.chunks)
+    values = typed.whole(column)
+    if pa.types.is_large_list(values.type):
+        return values.cast(pa.large_list(pa.binary())) if pa.types.is_string(values.type.value_type) else values
     if pa.types.is_string(values.type):
         values = values.cast(pa.binary())
     if not values.null_count:
@@ -261,11 +275,8 @@ def _as_list(column: pa.ChunkedArray) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array(offsets, mask=missing), values.drop_null())
 
 
-def _account(bad: Sequence[BadLine], first_line: int, result: UnitResult, quarantine: _Quarantine) -> None:
-    entries = [
-        {"file": result.path, "line": first_line + entry.line, "reason": entry.reason, "text": entry.text}
-        for entry in bad
-    ]
+def _account(bad: Sequence[BadLine], result: UnitResult, quarantine: _Quarantine) -> None:
+    entries = [{"file": result.path, "line": entry.line, "reason": entry.reason, "text": entry.text} for entry in bad]
     quarantine.write(entries)
     result.quarantined += len(bad)
     result.examples += entries[: _EXAMPLES_KEPT - len(result.examples)]

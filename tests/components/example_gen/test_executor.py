@@ -497,6 +497,23 @@ def test_explicit_spans(good, tmp_path):
     assert sum(everything(artifact).values()) == 4000
 
 
+def test_every_row_tells_its_span_where_that_is_asked_for(good, artifact, tmp_path):
+    plain, told = artifact, run(good, tmp_path / "told", span_column="span")
+    counted = Counter(value(row, "span")[0] for row in everything(told).elements())
+    assert counted == {1: 2000, 2: 2000, 3: 2000}
+    for split in plain.splits:  # the number of the span decides nothing
+        assert len(rows(told, split)) == len(rows(plain, split))
+    schema = write(
+        tmp_path, "schema.pbtxt",
+        pathlib.Path(SCHEMA).read_text() + 'feature { name: "span" type: INT presence { min_fraction: 1.0 } }',
+    )  # fmt: skip
+    known = run(good, tmp_path / "known", schema=str(schema), span_column="span")
+    assert everything(known) == everything(told)
+    with pytest.raises(BadInput, match="hour") as caught:
+        run(good, tmp_path / "taken", schema=None, span_column="hour")
+    assert [problem.action for problem in caught.value.problems] == ["Choose another name for data.span_column."]
+
+
 def test_data_that_changed_since_the_run_was_planned_is_logged(good, tmp_path, caplog):
     artifact = run(good, tmp_path, fingerprint="another")
     assert "changed since" in caplog.text
