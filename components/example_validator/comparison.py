@@ -74,10 +74,9 @@ def moves_on(current: Column, before: Column) -> bool:
     if not (current.whole and before.whole and current.quantiles and before.quantiles):
         return False
     reach, reached = (column.quantiles[-1] - column.quantiles[0] for column in (current, before))
-    gap = current.quantiles[0] - before.quantiles[-1]
     alike = reach <= _ALIKE_RANGE * reached and reached <= _ALIKE_RANGE * reach
     many = min(current.distinct / current.present, before.distinct / before.present) >= 0.5 or reach >= _WIDE
-    return alike and many and 0 <= gap <= _ALIKE_RANGE * reached
+    return alike and many and current.quantiles[0] >= before.quantiles[-1]
 
 
 def of_columns(current: Profile, before: Profile) -> Iterator[Distance]:
