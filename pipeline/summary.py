@@ -54,9 +54,11 @@ def render(
         inferred = outputs["SchemaGen"]["schema"][0] / "schema.pbtxt"
         console.print(f"Schema: inferred from these data: {inferred}")
         console.print(
-            f"        Review it, keep a copy as schemas/{registry.name}/schema.pbtxt, and name that as `schema`"
+            f"        {_with_verb(command, 'schema accept')}   keeps one as schemas/{registry.name}/schema.pbtxt;"
         )
-        console.print("        in the configuration: from then on data that differ are refused.")
+        console.print(
+            "        review it and name it as `schema` in the configuration: then data that differ are refused."
+        )
     console.print(f"Logs:   {log}")
     if "Trainer" in outputs:
         console.print(f"Curves: tensorboard --logdir {outputs['Trainer']['model_run'][0]}")
