@@ -42,6 +42,8 @@ class Config(settings.Section):
     """How much each row counts in training; all the same where it is left out."""
     model: settings.Model = settings.Model()
     training: settings.Training = settings.Training()
+    tuning: settings.Tuning | None = None
+    """The search for hyperparameters before training; without it the configured ones are trained with."""
     validation: settings.Validation = settings.Validation()
     evaluation: settings.Evaluation
 
@@ -53,7 +55,9 @@ class Config(settings.Section):
 
     def trainer(self) -> settings.TrainerConfig:
         """Returns the part that `run_fn` needs."""
-        return settings.TrainerConfig(preprocessing=self.preprocessing(), model=self.model, training=self.training)
+        return settings.TrainerConfig(
+            preprocessing=self.preprocessing(), model=self.model, training=self.training, tuning=self.tuning
+        )
 
 
 class Beam(settings.Section):

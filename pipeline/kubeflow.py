@@ -114,7 +114,7 @@ def compile_pipeline(config: Config, environment: Environment, *, file: str) -> 
         registry=environment.registry,
         data_path=config.data.path,
         schema_path=config.schema_path,
-        node_ids=nodes.names(curated_schema=config.schema_path is not None),
+        node_ids=nodes.names(curated_schema=config.schema_path is not None, tuner=config.tuning is not None),
         file=file,
     )
     if problems:

@@ -15,7 +15,7 @@ import logging
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -91,7 +91,7 @@ def check_nodes(request: Request) -> None:
     Raises:
         BadInput: when a name is unknown, or `--to` lies before `--from`.
     """
-    known = list(nodes.names(curated_schema=request.config.schema_path is not None))
+    known = list(_names(request.config))
     problems = [
         Problem(where=option, found=repr(name), expected=f"one of {', '.join(known)}", action="Correct the name.")
         for option, name in (("--from", request.from_node), ("--to", request.to_node))
@@ -133,7 +133,7 @@ class _Run:
         self._started = started
         self._root = request.environment.root(request.config.name)
         self._registry = Registry(request.environment.registry, request.config.name)
-        self._names = nodes.names(curated_schema=request.config.schema_path is not None)
+        self._names = _names(request.config)
         self._states = dict.fromkeys(self._names, State.WAITING)
         self._outputs: dict[str, figures.Outputs] = {}
         self._records: list[Record] = []
@@ -370,9 +370,14 @@ def _substitute_run_id(compiled: Any, run_id: str) -> None:
     runtime_parameter_utils.substitute_runtime_parameter(compiled, {"pipeline-run-id": run_id})
 
 
+def _names(config: Config) -> Sequence[str]:
+    return nodes.names(curated_schema=config.schema_path is not None, tuner=config.tuning is not None)
+
+
 def _forget(root: Path) -> None:
     """Removes artifacts and metadata of earlier runs; the registry and the logs stay."""
-    shutil.rmtree(root / "artifacts", ignore_errors=True)
+    for folder in ("artifacts", "checkpoints"):
+        shutil.rmtree(root / folder, ignore_errors=True)
     for path in [*root.glob("metadata.db*"), *root.glob("champions.json")]:
         path.unlink()
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def names(*, curated_schema: bool) -> Sequence[str]:
+def names(*, curated_schema: bool, tuner: bool = False) -> Sequence[str]:
     """Returns the node ids of the pipeline.
 
     Args:
         curated_schema: whether the configuration names a schema, which is then imported rather than inferred.
+        tuner: whether the configuration has a search for hyperparameters.
     """
     return (
         "ExampleGen",
@@ -18,6 +19,7 @@ def names(*, curated_schema: bool) -> Sequence[str]:
         "Champion",
         "ExampleValidator",
         "Transform",
+        *(["Tuner"] if tuner else []),
         "Trainer",
         "Evaluator",
         "Pusher",

@@ -1,9 +1,13 @@
 """The DAG: one `tfx.dsl.Pipeline` for the laptop and the cluster, of nodes that both can run.
 
 ```
-ExampleGen - StatisticsGen - SchemaGen | ImportSchemaGen - ExampleValidator - Transform - Trainer - Evaluator - Pusher
-                                                                 |                          |          |
-Champion --------------------------------------------------------+--------------------------+----------+
+ExampleGen - StatisticsGen - SchemaGen | ImportSchemaGen - ExampleValidator - Transform - [Tuner] - Trainer ...
+                                                                 |                           |         |
+Champion --------------------------------------------------------+---------------------------+---------+-- ...
+
+... Trainer - Evaluator - Pusher
+                  |          |
+... Champion -----+----------+      Tuner only where the configuration has a `tuning`
 ```
 """
 
@@ -20,6 +24,7 @@ from components.evaluator.component import Evaluator
 from components.example_gen.component import ExampleGen
 from components.example_validator.component import ExampleValidator
 from components.pusher.component import Pusher
+from components.tuner.component import Tuner
 from pipeline import evaluation
 from pipeline.config import Config, Environment
 
@@ -81,15 +86,22 @@ def create_pipeline(config: Config, environment: Environment, *, pins: Pins | No
     )
     # Without an edge of data between them, this is what makes the gate a gate on the cluster too.
     transform.add_upstream_node(validator)
+    learned = {
+        "examples": transform.outputs["transformed_examples"],
+        "transform_graph": transform.outputs["transform_graph"],
+        "schema": schema,
+        "base_model": champion,
+        "train_args": tfx.proto.TrainArgs(splits=["train"]),
+        "eval_args": tfx.proto.EvalArgs(splits=["eval"]),
+        "custom_config": {
+            **config.trainer().model_dump(mode="json"), "checkpoint_folder": _checkpoints(config, environment)
+        },
+    }  # fmt: skip
+    tuner = None if config.tuning is None else Tuner(tuner_fn="trainer.tune.tuner_fn", **learned)
     trainer = tfx.components.Trainer(
         run_fn="trainer.train.run_fn",
-        examples=transform.outputs["transformed_examples"],
-        transform_graph=transform.outputs["transform_graph"],
-        schema=schema,
-        base_model=champion,
-        train_args=tfx.proto.TrainArgs(splits=["train"]),
-        eval_args=tfx.proto.EvalArgs(splits=["eval"]),
-        custom_config=config.trainer().model_dump(mode="json"),
+        hyperparameters=None if tuner is None else tuner.outputs["best_hyperparameters"],
+        **learned,
     )
     model = trainer.outputs["model"]
     evaluator = Evaluator(
@@ -129,6 +141,7 @@ def create_pipeline(config: Config, environment: Environment, *, pins: Pins | No
             champion_node,
             validator,
             transform,
+            *([] if tuner is None else [tuner]),
             trainer,
             evaluator,
             pusher,
@@ -139,6 +152,16 @@ def create_pipeline(config: Config, environment: Environment, *, pins: Pins | No
         ),
         beam_pipeline_args=environment.beam.arguments(),
     )
+
+
+def _checkpoints(config: Config, environment: Environment) -> str:
+    """Returns the folder of what killed trainings and searches are taken up from; it outlives the nodes' own.
+
+    On a cluster the workspace is gone with the pod; what lasts is where the registry lies.
+    """
+    if environment.kubeflow is None:
+        return str(environment.root(config.name) / "checkpoints")
+    return f"{environment.registry.rstrip('/')}/{config.name}/.checkpoints"
 
 
 def _schema_node(config: Config, statistics: channel.BaseChannel) -> tfx.dsl.components.BaseComponent:

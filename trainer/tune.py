@@ -58,11 +58,18 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
         return TunerFnResult(tuner=Known(config, known), fit_kwargs={})
     setting = trials.Setting(
         config=config,
-        train_files=tuple(sorted(file for pattern in fn_args.train_files for file in tf.io.gfile.glob(pattern))),
-        transform_graph=fn_args.transform_graph_path,
+        train_files=tuple(
+            _absolute(file) for pattern in sorted(fn_args.train_files) for file in sorted(tf.io.gfile.glob(pattern))
+        ),
+        transform_graph=_absolute(fn_args.transform_graph_path),
         folder=_folder(fn_args, config),
     )
     return TunerFnResult(tuner=Search(setting), fit_kwargs={})
+
+
+def _absolute(path: str) -> str:
+    """Names a file so that a worker finds it, whose working folder is another one."""
+    return path if "://" in path else os.path.abspath(path)
 
 
 def _folder(fn_args: FnArgs, config: settings.TrainerConfig) -> str:
@@ -72,7 +79,7 @@ def _folder(fn_args: FnArgs, config: settings.TrainerConfig) -> str:
     key = checkpoints.fingerprint(
         [config.model_copy(update={"checkpoint_folder": None}).model_dump_json()], files=sorted(files)
     )
-    return os.path.join(root, f"search-{key[:32]}")
+    return _absolute(os.path.join(root, f"search-{key[:32]}"))
 
 
 # --- the serving model's values --------------------------------------------------------------------------------------
