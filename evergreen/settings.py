@@ -154,7 +154,7 @@ class Clip(Section):
     @pydantic.model_validator(mode="after")
     def _in_order(self) -> Clip:
         if self.min is not None and self.max is not None and self.min >= self.max:
-            raise ValueError("min has to be below max")
+            raise ValueError("a min below max")
         return self
 
 
@@ -183,12 +183,12 @@ class Numeric(Section):
 def _one_of(section: Section, *keys: str) -> None:
     given = [key for key in keys if getattr(section, key) is not None]
     if len(given) != 1:
-        raise ValueError(f"needs exactly one of {', '.join(keys)}; it has {' and '.join(given) or 'none'}")
+        raise ValueError(f"exactly one of {', '.join(keys)}, not {' and '.join(given) or 'none'}")
 
 
 def _ascending(boundaries: list[float] | None) -> list[float] | None:
     if boundaries is not None and any(low >= high for low, high in itertools.pairwise(boundaries)):
-        raise ValueError("boundaries have to ascend")
+        raise ValueError("boundaries that ascend")
     return boundaries
 
 
@@ -285,7 +285,7 @@ class Boolean(Section):
     def _apart(self) -> Boolean:
         both = {word.strip() for word in self.true} & {word.strip() for word in self.false}
         if both:
-            raise ValueError(f"{', '.join(sorted(both))} cannot mean true and false")
+            raise ValueError(f"words that mean either true or false, not both, as {', '.join(sorted(both))}")
         return self
 
 
@@ -316,12 +316,12 @@ def _time_format(text: str) -> str:
     found = re.findall(r"%(.?)", text.replace("%%", ""))
     unknown = sorted({letter for letter in found if letter not in DIRECTIVES or not letter})
     if unknown:
-        raise ValueError(f"%{unknown[0]} is not known in a format; there are %{', %'.join(DIRECTIVES)}")
+        raise ValueError(f"a format of %{', %'.join(DIRECTIVES)}; %{unknown[0]} is not known")
     if not found:
-        raise ValueError(f"a format is iso, {', '.join(EPOCHS)}, or made like strptime's: %d.%m.%Y %H:%M")
+        raise ValueError(f"iso, {', '.join(EPOCHS)}, or a format like strptime's: %d.%m.%Y %H:%M")
     twice = sorted({letter for letter in found if found.count(letter) > 1})
     if twice:
-        raise ValueError(f"%{twice[0]} stands twice")
+        raise ValueError(f"every directive once; %{twice[0]} stands twice")
     return text
 
 
@@ -376,7 +376,7 @@ class Text(Section):
     @pydantic.model_validator(mode="after")
     def _something(self) -> Text:
         if not self.words and not self.characters:
-            raise ValueError("words and characters cannot both be 0")
+            raise ValueError("words or characters above 0")
         return self
 
 
@@ -421,9 +421,9 @@ class Cross(Section):
     def _countable(self) -> Cross:
         cells = math.prod(part.cells for part in self.parts)
         if cells > 2**62:
-            raise ValueError(f"{cells:.1e} combinations cannot be counted; make the parts smaller")
+            raise ValueError(f"fewer than {cells:.1e} combinations; make the parts smaller")
         if self.buckets is None and cells > 2**24:
-            raise ValueError(f"{cells:,} combinations are too many; hash them with buckets, or make the parts smaller")
+            raise ValueError(f"fewer than {cells:,} combinations; hash them with buckets, or make the parts smaller")
         return self
 
 
@@ -447,7 +447,7 @@ class Custom(Section):
     @pydantic.model_validator(mode="after")
     def _one_category(self) -> Custom:
         if self.size is not None and (self.width > 1 or self.scale != "none"):
-            raise ValueError("size goes neither with width nor with scale")
+            raise ValueError("size without width and scale")
         return self
 
 
@@ -575,7 +575,7 @@ class Weights(Section):
     @pydantic.model_validator(mode="after")
     def _something(self) -> Weights:
         if self.column is None and self.half_life_spans is None:
-            raise ValueError("needs column, half_life_spans or both")
+            raise ValueError("column, half_life_spans or both")
         return self
 
 
@@ -784,7 +784,9 @@ class Tuning(Section):
         known = [f"{name}.{field}" for name, kind in sections.items() for field in kind.model_fields]
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            yield f"no such key, did you mean {close[0]}?" if close else "no such key; they begin with model., training."
+            yield (
+                f"no such key, did you mean {close[0]}?" if close else "no such key; they begin with model., training."
+            )
             return
         parameter = self.space[name]
         if not isinstance(parameter, ChoiceHyperparameter):

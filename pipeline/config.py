@@ -261,9 +261,9 @@ def _shape_problem(
     model: type[pydantic.BaseModel], detail: dict[str, Any], *, path: Path, lines: Mapping[Path_, int]
 ) -> Problem:
     # A discriminated union puts the name of the chosen kind into the location; no key of the file has it.
-    location = _without_tags(tuple(detail["loc"]), lines)
-    where = _where(path, location, lines)
     kind, value = detail["type"], detail.get("input")
+    location = _without_tags(tuple(detail["loc"]), lines, missing=kind == "missing")
+    where = _where(path, location, lines)
     if kind == "extra_forbidden":
         known = _keys(model, location[:-1])
         close = difflib.get_close_matches(str(location[-1]), known, n=1)
@@ -288,11 +288,11 @@ def _shape_problem(
     )
 
 
-def _without_tags(location: Path_, lines: Mapping[Path_, int]) -> Path_:
+def _without_tags(location: Path_, lines: Mapping[Path_, int], *, missing: bool) -> Path_:
     kept: Path_ = ()
     for position, part in enumerate(location):
-        last = position == len(location) - 1
-        if (*kept, part) in lines or last:
+        is_missing = missing and position == len(location) - 1
+        if (*kept, part) in lines or is_missing:
             kept = (*kept, part)
     return kept
 

@@ -172,3 +172,33 @@ validation:
     assert first.action == "Did you mean 'miles'?"
     assert f"line {line + 1}, validation.checks.1.column, position 18" in second.where
     assert f"line {line + 2}, validation.checks.1.where" in third.where
+
+
+def test_mistakes_in_features_and_weights_are_told_with_their_keys(write):
+    features = """
+  area: {kind: buckets, quantiles: 4, boundaries: [1, 2]}
+  company: {kind: calendar, formats: ["%Q"]}
+  miles: {kind: calendar, formats: [epoch_seconds]}
+  miles_missing: {kind: numeric, column: miles}
+  far: {kind: numeric, column: miles, indicator: true}
+  far_missing: {kind: numeric, column: area}
+  when: {kind: cyclical, column: company, period: 24}
+  own: {kind: custom, function: no.such.module, columns: [mile]}
+  cell: {kind: cross, parts: [{column: company, boundaries: [1]}, {column: area, buckets: 5}]}
+"""
+    start, end = GOOD.index("\n  miles"), GOOD.index("evaluation")
+    found = problems_of(
+        write(f"{GOOD[:start]}{features}weights: {{column: company, half_life_spans: 2}}\n{GOOD[end:]}")
+    )
+    said = {where.rpartition(", ")[2]: text for where, text in found.items()}
+    assert "exactly one of quantiles, boundaries, not quantiles and boundaries" in said["features.area"]
+    assert "%Q is not known" in said["features.company.formats.0"]
+    assert "found column 'miles' of type FLOAT" in said["features.miles"]
+    assert "the column 'far_missing', which feature 'far' makes too" in said["features.far_missing"]
+    assert "expected type INT or FLOAT" in said["features.when.column"]
+    assert "module cannot be imported" in said["features.own.function"]
+    assert "Did you mean 'miles'?" in said["features.own.columns.0"]
+    assert "expected type INT or FLOAT" in said["features.cell.parts.0.column"]
+    assert "column 'company' of type BYTES" in said["weights.column"]
+    assert "found no data.span_column" in said["weights.half_life_spans"]
+    assert len(said) == 10
