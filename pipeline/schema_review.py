@@ -105,7 +105,8 @@ def diff(config: Config, *, spans_: str | None = None, command: str = "local_run
     selection = spans.resolve(config.data, spans=spans_)
     if spans_ is None:
         selection = dataclasses.replace(selection, spans=(selection.newest,))
-    looked = profile.look(table_source.Found(data=config.data, selection=selection))
+    names = [feature.name for feature in _parse(_text(config), config).feature] if config.schema_path else None
+    looked = profile.look(table_source.Found(data=config.data, selection=selection, names=names))
     numbers = [span.number for span in selection.spans]
     where = f"span {numbers[0]}" if len(numbers) == 1 else f"spans {numbers[0]} to {numbers[-1]}"
     parts = config.data.splits.values()

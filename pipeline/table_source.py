@@ -56,6 +56,8 @@ class Found:
     data: settings.Data
     """The section of the configuration that leads to them."""
     selection: spans.Selection
+    names: Sequence[str] | None = None
+    """The columns of a CSV without a header, in their order."""
 
     @property
     def format(self) -> str:
@@ -105,7 +107,10 @@ def batches(found: Found) -> Iterator[tuple[pa.Table, int]]:
         yield from _tfrecord(found.selection.files)
         return
     data = found.data
-    inspected = [inspection.inspect(file, data, None) for file in found.selection.files]
+    columns = None
+    if not data.csv.header:
+        columns = {name: inspection.Column(type=ColumnType.STRING) for name in found.names or ()}
+    inspected = [inspection.inspect(file, data, columns) for file in found.selection.files]
     problems = [problem for file in inspected for problem in file.problems]
     for file in inspected[1:]:
         if not problems and not file.problems:

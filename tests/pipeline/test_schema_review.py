@@ -169,3 +169,10 @@ def test_without_a_schema_the_first_one_is_written(tmp_path: Path, monkeypatch: 
     schema = text_format.Parse((tmp_path / "schemas/prices/schema.pbtxt").read_text(), schema_pb2.Schema())
     assert [feature.name for feature in schema.feature] == ["length", "colour", "retired", "price"]
     assert list(schema.feature[1].string_domain.value) == ["blue", "red"]
+
+
+def test_a_file_without_a_header_has_the_columns_of_the_schema(problem: config.Config, tmp_path: Path):
+    deliver(tmp_path, 2, CLEAN.replace("\n39,", "\n390,").split("\n", 1)[1])
+    csv_format = problem.data.csv.model_copy(update={"header": False})
+    headless = problem.model_copy(update={"data": problem.data.model_copy(update={"csv": csv_format})})
+    assert words(headless) == {"length": "up to 390, the most was 50"}
