@@ -21,10 +21,9 @@ from typing import Any
 
 import keras
 import numpy as np
-import pyarrow as pa
 import tensorflow as tf
 
-from benchmarks import harness
+from benchmarks import harness, transformed
 from evergreen import settings
 from trainer import data, train
 from trainer import features as features_lib
@@ -67,30 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if missed else 0
 
 
-def write_examples(folder: Path, *, rows: int, shards: int = 4) -> list[str]:
+def write_examples(folder: Path, *, rows: int) -> list[str]:
     """Writes transformed examples of the built-in problem and returns the pattern of their files."""
-    from tfx_bsl.coders import example_coder
-
-    split = folder / "Split-train"
-    split.mkdir(parents=True)
     random = np.random.default_rng(1)
     beta1, beta2, cell = random.normal(size=rows), random.normal(size=rows), random.integers(0, 168, rows)
     humidity = 5.8 * beta1 - 1.4 * beta2 + 18.5 + 8.0 * (cell % 9 == 0) + random.normal(0, 1.416, rows)
-    table = {"beta1": beta1, "beta2": beta2, "week_hour": cell, "humidity": humidity}
-    columns = {
-        name: pa.array(values if values.dtype == np.int64 else values.astype(np.float32))
-        for name, values in table.items()
-    }
-    lists = {
-        name: pa.ListArray.from_arrays(pa.array(np.arange(rows + 1), pa.int32()), column)
-        for name, column in columns.items()
-    }
-    encoded = example_coder.RecordBatchToExamplesEncoder(None).encode(pa.RecordBatch.from_pydict(lists))
-    for shard in range(shards):
-        with tf.io.TFRecordWriter(str(split / f"data_tfrecord-{shard:05d}-of-{shards:05d}")) as writer:
-            for example in encoded[shard::shards]:
-                writer.write(example)
-    return [str(split / "*")]
+    numbers = {"beta1": beta1, "beta2": beta2, "humidity": humidity}
+    columns = {name: values.astype(np.float32) for name, values in numbers.items()}
+    return transformed.write(folder, {**columns, "week_hour": cell})
 
 
 # --- the sides -------------------------------------------------------------------------------------------------------
@@ -195,13 +178,14 @@ def measure_fit(files: Sequence[str], *, rows: int, epochs: int, repeat: int) ->
         dataset = side.open()
         plan = train.make_plan(settings.Training(epochs=epochs), rows // BATCH, None)
         # The stock templates leave `steps_per_execution` at Keras' default.
-        model = _model(plan, ours=side.name == "ours")
-        model.fit(dataset, steps_per_epoch=plan.steps_per_epoch, epochs=epochs, verbose=0)
+        fitted = _model(plan, ours=side.name == "ours")
+        fitted.fit(dataset, steps_per_epoch=plan.steps_per_epoch, epochs=epochs, verbose=0)
         seconds.setdefault(side.name, []).append(time.perf_counter() - started)
     return [_figure("fit", "seconds", "s", seconds, best=min, lower_is_better=True)]
 
 
-def _model(plan: train.Plan, *, ours: bool) -> keras.Model:
+def model(plan: train.Plan, shape: settings.Model, training: settings.Training) -> keras.Model:
+    """Builds and compiles a model as a run of the trainer does."""
     config = settings.TrainerConfig(
         preprocessing=settings.Preprocessing.model_validate(
             {
@@ -209,18 +193,25 @@ def _model(plan: train.Plan, *, ours: bool) -> keras.Model:
                 "label": {"column": FEATURES.label, "task": "regression"},
             }
         ),
-        model=settings.Model(),
-        training=settings.Training(),
+        model=shape,
+        training=training,
     )
-    split = data.Split(start=lambda _: None, rows=0, skipped=0, steps=1, cached=True, label_mean=18.5, label_deviation=6.3)
-    model = train.compiled(config, FEATURES, split, plan)
+    split = data.Split(
+        start=lambda _: None, rows=0, skipped=0, steps=1, cached=True, label_mean=18.5, label_deviation=6.3
+    )
+    return train.compiled(config, FEATURES, split, plan)
+
+
+def _model(plan: train.Plan, *, ours: bool) -> keras.Model:
+    """Builds the default model; the stock side compiles it as TFX's templates do."""
+    built = model(plan, settings.Model(), settings.Training())
     if not ours:
-        model.compile(
+        built.compile(
             optimizer=keras.optimizers.Adam(3e-3),
             loss="mean_squared_error",
             metrics=[keras.metrics.RootMeanSquaredError(name="rmse")],
         )
-    return model
+    return built
 
 
 def measure_waiting(files: Sequence[str], *, epochs: int, logs: Path) -> harness.Figure:
@@ -228,7 +219,7 @@ def measure_waiting(files: Sequence[str], *, epochs: int, logs: Path) -> harness
     dataset = _ours(files)
     steps = sum(1 for _ in tf.data.TFRecordDataset(tf.io.gfile.glob(files[0])).batch(BATCH, drop_remainder=True))
     plan = train.make_plan(settings.Training(epochs=epochs), steps, None)
-    model = _model(plan, ours=True)
+    fitted = _model(plan, ours=True)
 
     class Profile(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, _: Any = None) -> None:
@@ -238,7 +229,7 @@ def measure_waiting(files: Sequence[str], *, epochs: int, logs: Path) -> harness
         def on_train_end(self, _: Any = None) -> None:
             tf.profiler.experimental.stop()
 
-    model.fit(dataset, steps_per_epoch=plan.steps_per_epoch, epochs=epochs, verbose=0, callbacks=[Profile()])
+    fitted.fit(dataset, steps_per_epoch=plan.steps_per_epoch, epochs=epochs, verbose=0, callbacks=[Profile()])
     share = waiting_share(next(logs.rglob("*.xplane.pb")))
     return harness.Figure(case="fit", metric="waits for input", unit="%", ours=100 * share, stock=None)
 

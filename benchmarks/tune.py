@@ -1,0 +1,164 @@
+"""Searches for hyperparameters: two trials at a time against one after the other, Hyperband against random search.
+
+    python -m benchmarks.tune [--rows 112000] [--trials 16] [--part parallel|hyperband|all]
+
+`parallel`: the same random search (same oracle, seed and trials) with one trial at a time and with two, the workers'
+start included. `hyperband`: the epochs that Hyperband needs to reach random search's best score, beside all epochs of
+that random search, on the built-in problem and on a table of three classes. Ends with 1 where a bar is not held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from benchmarks import harness, transformed
+from evergreen import settings
+from trainer import trials, tune
+
+OUTPUT = Path("benchmarks/out/tune.json")
+MAX_PARALLEL = 0.65
+"""Largest share of the sequential wall time that two parallel trials may take."""
+MAX_HYPERBAND = 0.5
+"""Largest share of random search's epochs in which Hyperband has to reach its best score."""
+
+REGRESSION = {
+    "features": {"beta1": {"kind": "numeric"}, "beta2": {"kind": "numeric"}, "week_hour": {
+        "kind": "cross", "parts": [{"column": "weekday", "size": 7}, {"column": "hour", "size": 24}]}},
+    "label": {"column": "humidity", "task": "regression"},
+}  # fmt: skip
+CLASSES = {
+    "features": {**{f"x{n}": {"kind": "numeric"} for n in range(6)}, "group": {"kind": "identity", "size": 20}},
+    "label": {"column": "kind", "task": "multiclass"},
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints the table and writes the figures."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=112_000, help="rows of the train split (default %(default)s)")
+    parser.add_argument("--trials", type=int, default=16, help="trials of the random search (default %(default)s)")
+    parser.add_argument("--epochs", type=int, default=9, help="epochs of a trial at the most (default %(default)s)")
+    parser.add_argument("--part", choices=("parallel", "hyperband", "all"), default="all")
+    options = parser.parse_args(arguments)
+    figures: list[harness.Figure] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, preprocessing, table in _tables(options.rows):
+            folder = Path(scratch) / name
+            setting = _prepare(folder, preprocessing, table, options)
+            sequential, seconds = _search(setting, folder / "random", algorithm="random", parallel=1)
+            if options.part != "hyperband" and name == "humidity":
+                parallel, parallel_seconds = _search(setting, folder / "parallel", algorithm="random", parallel=2)
+                _same_trials(sequential, parallel)
+                figures.append(_figure("16 trials", "seconds", "s", parallel_seconds, seconds))
+            if options.part != "parallel":
+                hyperband, _ = _search(setting, folder / "hyperband", algorithm="hyperband", parallel=1)
+                figures.append(_reached(name, hyperband, sequential))
+    print(f"{harness.machine()}; {options.rows:,} rows, {options.trials} trials, TensorFlow {tf.__version__}")
+    print("`ours` is two trials at a time, or Hyperband; `stock` is one after the other, or random search.")
+    print(harness.table(figures))
+    harness.write(figures, OUTPUT)
+    missed = [figure for figure in figures if not _held(figure)]
+    print("\n".join(f"Missed: {figure.case}, {figure.metric}" for figure in missed) or "All bars are held.")
+    return 1 if missed else 0
+
+
+def _tables(rows: int) -> Iterator[tuple[str, dict[str, Any], dict[str, npt.NDArray[Any]]]]:
+    random = np.random.default_rng(1)
+    cell = random.integers(0, 168, rows)
+    beta = random.uniform(-5, 5, size=(2, rows)).astype(np.float32)
+    humidity = 2 * beta[0] - 0.5 * beta[1] + 18.5 + 8.0 * (cell % 9 == 0) + random.normal(0, 1.414, rows)
+    table: dict[str, npt.NDArray[Any]] = {
+        "beta1": beta[0], "beta2": beta[1], "weekday": cell // 24, "hour": cell % 24,
+        "humidity": humidity.astype(np.float32),
+    }  # fmt: skip
+    yield "humidity", REGRESSION, table
+    x = random.normal(size=(6, rows)).astype(np.float32)
+    group = random.integers(0, 20, rows)
+    lift = random.normal(size=20)
+    scores = np.stack([x[0] * x[1] + lift[group], x[2] ** 2 - x[3], 1.5 * np.sin(2 * x[4]) + x[5]])
+    kind = np.argmax(scores + random.gumbel(size=scores.shape), axis=0)
+    columns: dict[str, npt.NDArray[Any]] = {f"x{n}": x[n] for n in range(6)}
+    yield "classes", CLASSES, {**columns, "group": group, "kind": kind}
+
+
+def _prepare(
+    folder: Path, preprocessing: dict[str, Any], table: dict[str, Any], options: argparse.Namespace
+) -> trials.Setting:
+    """Writes raw rows and puts them through the stock Transform, as a run does."""
+    files, graph = transformed.make(folder, preprocessing, table)
+    config = settings.TrainerConfig.model_validate(
+        {
+            "preprocessing": preprocessing,
+            "model": {"kind": "wide_deep"},
+            "training": {"epochs": options.epochs, "batch_size": 1024},
+            "tuning": {
+                "algorithm": "random",
+                "max_trials": options.trials,
+                "early_stopping_patience": None,
+                "space": {
+                    "training.learning_rate": {"kind": "log", "min": 1e-5, "max": 1e-1},
+                    "model.hidden_units": {"kind": "choice", "values": [[16], [64, 32], [128, 64]]},
+                    "model.dropout": {"kind": "float", "min": 0.0, "max": 0.5},
+                },
+            },
+        }
+    )
+    return trials.Setting(config=config, train_files=files, transform_graph=graph, folder=str(folder / "search"))
+
+
+def _search(setting: trials.Setting, folder: Path, *, algorithm: str, parallel: int) -> tuple[dict[str, Any], float]:
+    """Runs one search from nothing; returns its table and its seconds."""
+    tuning = setting.tuning.model_copy(update={"algorithm": algorithm, "parallel_trials": parallel})
+    config = setting.config.model_copy(update={"tuning": tuning})
+    search = tune.Search(dataclasses.replace(setting, config=config, folder=str(folder)))
+    started = time.perf_counter()
+    search.search()
+    seconds = time.perf_counter() - started
+    return search.table(), seconds
+
+
+def _same_trials(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Makes sure that both searches tried the same: else their times say nothing."""
+    tried = [sorted(str(sorted(trial["values"].items())) for trial in table["trials"]) for table in (one, other)]
+    if tried[0] != tried[1]:
+        raise harness.Failed("two searches with the same seed tried different values")
+
+
+def _figure(case: str, metric: str, unit: str, ours: float, stock: float) -> harness.Figure:
+    return harness.Figure(case=case, metric=metric, unit=unit, ours=ours, stock=stock)
+
+
+def _reached(name: str, hyperband: dict[str, Any], random: dict[str, Any]) -> harness.Figure:
+    """Counts Hyperband's epochs, in the order of its trials, up to the first score as good as random search's best."""
+    goal = min(trial["score"] for trial in random["trials"])
+    epochs = 0
+    for trial in hyperband["trials"]:
+        epochs += trial["epochs"]
+        if trial["score"] <= goal:
+            break
+    else:
+        print(f"{name}: Hyperband came to {min(t['score'] for t in hyperband['trials']):.6g}, not to {goal:.6g}")
+        return _figure(name, "epochs to random's best loss", "", float("inf"), random["epochs"])
+    print(f"{name}: random search's best loss {goal:.6g}, Hyperband's {trial['score']:.6g} after {epochs} epochs")
+    return _figure(name, "epochs to random's best loss", "", epochs, random["epochs"])
+
+
+def _held(figure: harness.Figure) -> bool:
+    assert figure.ours is not None
+    assert figure.stock is not None
+    return figure.ours <= figure.stock * (MAX_PARALLEL if figure.unit == "s" else MAX_HYPERBAND)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
