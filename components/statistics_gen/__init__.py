@@ -1,0 +1,1 @@
+"""StatisticsGen: TFX's component with one columnar pass over all splits."""

@@ -1,0 +1,151 @@
+"""Our statistics beside those of TFX's own executor, on a table with every kind of column; and what goes to TFX's."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow_data_validation as tfdv
+from tfx.components.statistics_gen import executor as tfx_executor
+from tfx.dsl.components.base import base_beam_executor
+from tfx.types import artifact_utils, standard_artifacts
+
+from components.records import reading
+from components.statistics_gen import distinct, executor
+from datagen import taxi
+from tests import tables
+
+ROWS = {"train": 6000, "eval": 1500, "empty": 0}
+
+
+def _examples(root: Path) -> standard_artifacts.Examples:
+    parts = {
+        split: taxi.table(rows=rows, part=part).to_pydict() for part, (split, rows) in enumerate(ROWS.items()) if rows
+    }
+    tables.write_examples(root, parts)
+    (root / "Split-empty").mkdir()
+    (root / "Split-empty" / "data_tfrecord-00000-of-00001").touch()
+    examples = standard_artifacts.Examples()
+    examples.uri = str(root)
+    examples.span = 3
+    examples.split_names = artifact_utils.encode_split_names(list(ROWS))
+    examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
+    examples.set_string_custom_property("file_format", "tfrecords_gzip")
+    return examples
+
+
+def _run(
+    kind: type[tfx_executor.Executor], examples: standard_artifacts.Examples, root: Path, **properties: Any
+) -> standard_artifacts.ExampleStatistics:
+    statistics = standard_artifacts.ExampleStatistics()
+    statistics.uri = str(root)
+    context = base_beam_executor.BaseBeamExecutor.Context(
+        beam_pipeline_args=["--runner=DirectRunner", "--direct_num_workers=1"], tmp_dir=str(root / "tmp"), unique_id="1"
+    )
+    kind(context).Do({"examples": [examples]}, {"statistics": [statistics]}, properties)
+    return statistics
+
+
+def _load(statistics: standard_artifacts.ExampleStatistics, split: str) -> Any:
+    return tfdv.load_stats_binary(f"{statistics.uri}/Split-{split}/FeatureStats.pb").datasets[0]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    root = tmp_path_factory.mktemp("statistics")
+    examples = _examples(root / "examples")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "ROWS", 700)  # so that batches, shards and merges are many
+        ours = _run(executor.Executor, examples, root / "ours")
+    return ours, _run(tfx_executor.Executor, examples, root / "stock")
+
+
+@pytest.mark.slow
+def test_artifacts_are_described_alike(both: tuple[Any, Any]) -> None:
+    ours, stock = both
+    assert ours.split_names == stock.split_names
+    assert ours.span == stock.span == 3
+    name = tfx_executor.SAMPLE_RATE_BY_SPLIT_PROPERTY_NAME
+    assert ours.get_json_value_custom_property(name) == stock.get_json_value_custom_property(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ROWS)
+def test_statistics_are_those_of_tfx(both: tuple[Any, Any], split: str) -> None:
+    ours, stock = (_load(statistics, split) for statistics in both)
+    assert ours.num_examples == stock.num_examples == ROWS[split]
+    assert ours.name == stock.name
+    features = {feature.path.step[0]: feature for feature in ours.features}
+    assert set(features) == {feature.path.step[0] for feature in stock.features}
+    assert len(features) == (len(taxi.COLUMNS) if ROWS[split] else 0)
+    for expected in stock.features:
+        found = features[expected.path.step[0]]
+        assert found.type == expected.type
+        if expected.HasField("string_stats"):
+            # Uniques, top values and ranks with their ties, lengths, counts of missing values: all of it exactly.
+            assert found.string_stats == expected.string_stats
+        else:
+            _same_numbers(found.num_stats, expected.num_stats)
+
+
+def _same_numbers(found: Any, expected: Any) -> None:
+    assert found.common_stats == expected.common_stats
+    for exact in ("num_zeros", "min", "max"):
+        assert getattr(found, exact) == getattr(expected, exact)
+    for name in ("mean", "std_dev"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9)
+    spread = expected.max - expected.min
+    standard, quantiles = found.histograms
+    assert sum(bucket.sample_count for bucket in standard.buckets) == pytest.approx(
+        sum(bucket.sample_count for bucket in expected.histograms[0].buckets)
+    )
+    for bucket, other in zip(quantiles.buckets, expected.histograms[1].buckets, strict=True):
+        # TFDV's own error is 0.01 of the ranks; these columns have no gap that makes more of it than this.
+        assert abs(bucket.high_value - other.high_value) <= 0.05 * spread + 1e-9
+    assert abs(found.median - expected.median) <= 0.02 * spread
+
+
+@pytest.mark.slow
+def test_excluded_splits_and_other_options(both: tuple[Any, Any], tmp_path: Path) -> None:
+    examples = _examples(tmp_path / "examples")
+    ours = _run(executor.Executor, examples, tmp_path / "some", exclude_splits=json.dumps(["train", "empty"]))
+    assert artifact_utils.decode_split_names(ours.split_names) == ["eval"]
+    assert sorted(path.name for path in (tmp_path / "some").iterdir()) == ["Split-eval"]
+    assert _load(ours, "eval").num_examples == ROWS["eval"]
+    # Samples are TFX's business; it gets them.
+    options = tfdv.StatsOptions(sample_rate=0.1).to_json()
+    sampled = _run(executor.Executor, examples, tmp_path / "sampled", stats_options_json=options)
+    assert 50 < _load(sampled, "eval").num_examples < 300
+
+
+def test_counts_are_exact_however_they_are_merged() -> None:
+    random = np.random.default_rng(5)
+    values = [f"v{number}".encode() for number in (400_000 * random.uniform(size=300_000) ** 3).astype(int)]
+    expected: dict[bytes, int] = {}
+    for value in values:
+        expected[value] = expected.get(value, 0) + 1
+    parts = []
+    for start in range(0, len(values), 30_000):
+        counts = distinct.Counts()
+        for batch in range(start, start + 30_000, 5_000):
+            counts.add(pa.array([*values[batch : batch + 5_000], None], pa.large_binary()))
+        parts.append(counts)
+    merged = parts[0]
+    for other in parts[1:]:
+        merged.merge(pickle.loads(pickle.dumps(other)))
+    assert merged.settled().num_rows == len(expected)
+    ordered = sorted(expected.items(), key=lambda pair: (pair[1], pair[0]), reverse=True)
+    for number in (1, 2, 1000, len(expected) - 1, len(expected), len(expected) + 1):
+        assert merged.top(number) == ordered[:number]
+
+
+def test_no_value_is_no_count() -> None:
+    counts = distinct.Counts()
+    counts.add(pa.array([None, None], pa.large_binary()))
+    assert counts.settled().num_rows == 0
+    assert counts.top(3) == []
