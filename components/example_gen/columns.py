@@ -80,8 +80,8 @@ def _column(feature: Any) -> Column:
 def infer(files: Sequence[Inspected], data: settings.Data) -> dict[str, Column]:
     """Finds the narrowest type that takes every sampled value: whole numbers, numbers, text.
 
-    Of every file the beginning is sampled, of one that can be cut also its middle and end. A column without any value
-    is text.
+    Of every CSV file the beginning is sampled, of one that can be cut also its middle and end; other files say
+    themselves. A column without any value is text.
 
     Args:
         files: files without problems that all have the same columns.
@@ -91,6 +91,11 @@ def infer(files: Sequence[Inspected], data: settings.Data) -> dict[str, Column]:
         The columns by name; none is required.
     """
     types: dict[str, ColumnType | None] = {}
+    if data.format != "csv":
+        for file in files:
+            for name, kind in file.kinds.items():
+                types[name] = _wider(types.get(name), kind)
+        return {name: Column(type=type_ or ColumnType.STRING) for name, type_ in types.items()}
     for file in files:
         reader = BlockReader(file.header, dict.fromkeys(file.header, ColumnType.STRING), data.csv)
         for sample in _samples(file):
@@ -120,6 +125,11 @@ def _widened(known: ColumnType | None, column: Any) -> ColumnType | None:
         (ColumnType.FLOAT,) if known is ColumnType.FLOAT else (ColumnType.INT, ColumnType.FLOAT)
     )
     return next((type_ for type_ in numbers if not unconvertible(values, type_)), ColumnType.STRING)
+
+
+def _wider(known: ColumnType | None, kind: ColumnType | None) -> ColumnType | None:
+    """Joins what two files say, which are both text or both numbers."""
+    return ColumnType.FLOAT if ColumnType.FLOAT in (known, kind) else known or kind
 
 
 def types_of(columns: Mapping[str, Column]) -> dict[str, ColumnType]:

@@ -25,7 +25,8 @@ def row_hashes(rows: pa.Table) -> Hashes:
     """Hashes every row.
 
     Args:
-        rows: columns of float32, int64 and string.
+        rows: columns of float32, int64 and string, or lists of them, whose order counts; a list of one value is that
+            value.
 
     Returns:
         uint64 of shape [rows]; every bit of it depends on every value.
@@ -36,11 +37,26 @@ def row_hashes(rows: pa.Table) -> Hashes:
         if isinstance(column, pa.ChunkedArray):
             column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
         # Sums are the same in any order of the columns; the salt tells the columns apart.
+        if pa.types.is_large_list(column.type):
+            total += _of_lists(column, name)
+            continue
         hashes = _mixed(_numbers(column) ^ _salt(name))
         if column.null_count:
             hashes[column.is_null().to_numpy(zero_copy_only=False)] = 0
         total += hashes
     return _mixed(total)
+
+
+def _of_lists(column: pa.Array, name: str) -> Hashes:
+    """Hashes lists: each value with its position; 0 for a missing list."""
+    lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    ends = np.cumsum(lengths)
+    positions = np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)
+    hashes = _mixed(_numbers(column.flatten()) ^ _salt(name))
+    # The first value hashes as a single one does; the others depend on where they stand.
+    hashes = np.where(positions == 0, hashes, _mixed(hashes + positions.astype(np.uint64)))
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes, dtype=np.uint64)])
+    return sums[ends] - sums[ends - lengths]
 
 
 def _numbers(column: pa.Array) -> Hashes:

@@ -14,6 +14,7 @@ import dataclasses
 import difflib
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from components.example_gen import source
 from components.example_gen.source import head_of_file
@@ -56,9 +57,29 @@ class Column:
     """Whether a file may lack it."""
 
 
+class Unreadable(Exception):
+    """A file that turns out further down to be of no use; for the worker that meets it."""
+
+    def __init__(self, problem: Problem) -> None:
+        """Keeps what is wrong."""
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+class Range(NamedTuple):
+    """Some row groups of a Parquet file."""
+
+    start: int
+    length: int
+    line: int
+    """Number of the first row, from 1."""
+    size: int
+    """Bytes before compression."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspected:
-    """A file's beginning."""
+    """A file's beginning (of a Parquet file its footer)."""
 
     file: spans.DataFile
     problems: Sequence[Problem] = ()
@@ -71,6 +92,12 @@ class Inspected:
     """Whole lines after the header."""
     seekable: bool = False
     """Whether the file can be cut into ranges."""
+    kinds: Mapping[str, ColumnType | None] = dataclasses.field(default_factory=dict)
+    """What a file with types of its own says of each column; None where there is no value."""
+    type_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The same in the format's own words."""
+    ranges: Sequence[Range] = ()
+    """What a Parquet file can be cut into."""
 
 
 def inspect(file: spans.DataFile, data: settings.Data, columns: Mapping[str, Column] | None) -> Inspected:
@@ -87,7 +114,7 @@ def inspect(file: spans.DataFile, data: settings.Data, columns: Mapping[str, Col
     try:
         stored = head_of_file(file.path, 4096)
     except OSError as error:
-        return Inspected(file=file, problems=[_unreadable(file, error)])
+        return Inspected(file=file, problems=[unreadable(file, error)])
     problem = _storage_problem(file, stored, data)
     if problem:
         return Inspected(file=file, problems=[problem])
@@ -117,6 +144,8 @@ def _inspect_text(
     blank = len(text) - len(text.lstrip(b"\r\n"))
     end = blank + _record_end(text[blank:], data.csv.quote.encode())
     header_bytes, sample = text[blank:end], text[end:]
+    if not data.csv.header:
+        end, sample = blank, text[blank:]
     if not complete:
         sample = sample[: max(sample.rfind(b"\n"), sample.rfind(b"\r")) + 1]
     try:
@@ -124,16 +153,13 @@ def _inspect_text(
     except UnicodeDecodeError as error:
         return Inspected(file=file, problems=[undecodable(file.path, "utf-8", error)])
     header = _fields(header_text, data.csv)
-    problems = list(_header_problems(file, header, columns, text=header_text, sample=sample, csv_format=data.csv))
+    if data.csv.header:
+        problems = list(_header_problems(file, header, columns, text=header_text, sample=sample, csv_format=data.csv))
+    else:
+        problems = list(_first_line_problems(file, header, columns or {}, text=header_text, csv_format=data.csv))
+        header = list(columns or {})
     if not problems and not sample.strip() and complete:
-        problems = [
-            Problem(
-                where=file.path,
-                found="a header and no rows",
-                expected="at least one row of data",
-                action="Deliver the file again with its rows, or remove it.",
-            )
-        ]
+        problems = [no_rows(file.path, "a header and no rows")]
     return Inspected(
         file=file,
         problems=problems,
@@ -142,6 +168,16 @@ def _inspect_text(
         data_line=1 + line_count(text[:end]),
         sample=sample,
         seekable=seekable,
+    )
+
+
+def no_rows(path: str, found: str) -> Problem:
+    """Tells that a file has everything but rows."""
+    return Problem(
+        where=path,
+        found=found,
+        expected="at least one row of data",
+        action="Deliver the file again with its rows, or remove it.",
     )
 
 
@@ -180,7 +216,8 @@ def too_long_a_line(path: str) -> Problem:
     )
 
 
-def _unreadable(file: spans.DataFile, error: OSError) -> Problem:
+def unreadable(file: spans.DataFile, error: OSError) -> Problem:
+    """Tells that a file cannot be opened."""
     return Problem(
         where=file.path,
         found=f"a file that cannot be opened ({error.strerror})",
@@ -191,9 +228,8 @@ def _unreadable(file: spans.DataFile, error: OSError) -> Problem:
 
 def _storage_problem(file: spans.DataFile, stored: bytes, data: settings.Data) -> Problem | None:
     if not stored:
-        return _empty(file)
-    name = next((name for magic, name in _FORMATS.items() if stored.startswith(magic)), None)
-    if name:
+        return empty(file)
+    if name := format_of(stored):
         return _not_csv(file, name)
     encoding = _wide_encoding(stored)
     if encoding and source.is_utf8(data.csv.encoding):
@@ -220,7 +256,7 @@ def _wide_encoding(stored: bytes) -> str | None:
 
 def _content_problem(file: spans.DataFile, text: bytes) -> Problem | None:
     if not text.strip():
-        return _empty(file)
+        return empty(file)
     if b"\0" in text[:4096]:
         return _not_csv(file, "binary data")
     control = sum(text[:4096].count(byte) for byte in range(32) if byte not in (9, 10, 12, 13))
@@ -229,21 +265,29 @@ def _content_problem(file: spans.DataFile, text: bytes) -> Problem | None:
     return None
 
 
-def _empty(file: spans.DataFile) -> Problem:
+def empty(file: spans.DataFile) -> Problem:
+    """Tells that there is nothing in a file."""
     return Problem(
         where=file.path,
         found="an empty file",
-        expected="a header and rows",
+        expected="rows",
         action="Deliver the file again, or remove it.",
     )
 
 
+def format_of(stored: bytes) -> str | None:
+    """Names what a file is that is told by its first bytes."""
+    return next((name for magic, name in _FORMATS.items() if stored.startswith(magic)), None)
+
+
 def _not_csv(file: spans.DataFile, found: str) -> Problem:
+    parquet = found == _FORMATS[b"PAR1"]
     return Problem(
         where=file.path,
         found=found,
         expected="CSV text",
-        action="Deliver the rows as CSV, or correct data.path if it takes in a file that is not meant.",
+        action=f"{'Set data.format to parquet' if parquet else 'Deliver the rows as CSV'}, or correct data.path if it "
+        "takes in a file that is not meant.",
     )
 
 
@@ -308,9 +352,35 @@ def _header_problems(
             action="Add the header to the file.",
         )
         return
-    yield from _name_problems(file, header)
+    yield from name_problems(f"{file.path}, line 1", header)
     if columns is not None:
-        yield from _column_problems(file, header, columns, "the schema")
+        yield from column_problems(f"{file.path}, line 1", header, columns, "the schema")
+
+
+def _first_line_problems(
+    file: spans.DataFile,
+    fields: Sequence[str],
+    columns: Mapping[str, Column],
+    *,
+    text: str,
+    csv_format: settings.CsvFormat,
+) -> Iterator[Problem]:
+    """Yields what is wrong with a file that should begin with data."""
+    if len(columns) > 1 and set(fields) <= set(columns):
+        yield Problem(
+            where=f"{file.path}, line 1",
+            found=f"a header: {_short(text.strip())!r}",
+            expected="data (data.csv.header is false)",
+            action="Set data.csv.header to true, or write the file without the header.",
+        )
+    elif len(fields) != len(columns):
+        yield Problem(
+            where=f"{file.path}, line 1",
+            found=f"{len(fields)} fields: {_short(text.strip())!r}",
+            expected=f"{len(columns)}, one for each column of the schema, separated by {_name(csv_format.delimiter)}: "
+            f"{', '.join(columns)}",
+            action="Bring the schema into the order of the file's columns, or correct data.csv.delimiter.",
+        )
 
 
 def _better_delimiter(
@@ -331,10 +401,11 @@ def _better_delimiter(
     return None
 
 
-def _name_problems(file: spans.DataFile, header: Sequence[str]) -> Iterator[Problem]:
+def name_problems(where: str, header: Sequence[str]) -> Iterator[Problem]:
+    """Yields what is wrong with the names by themselves."""
     for name in sorted({name for name in header if name and header.count(name) > 1}):
         yield Problem(
-            where=f"{file.path}, line 1",
+            where=where,
             found=f"column {name!r} {header.count(name)} times",
             expected="every column once",
             action="Rename or remove the other one.",
@@ -342,7 +413,7 @@ def _name_problems(file: spans.DataFile, header: Sequence[str]) -> Iterator[Prob
     unnamed = [str(position) for position, name in enumerate(header, start=1) if not name]
     if unnamed:
         yield Problem(
-            where=f"{file.path}, line 1",
+            where=where,
             found=f"no name for column {', '.join(unnamed)}",
             expected="a name for every column",
             action="Name it in the header, or write the file without it (pandas: index=False).",
@@ -358,12 +429,14 @@ def columns_differ(file: Inspected, reference: Sequence[str], reference_path: st
         reference_path: the file that has them.
     """
     columns = {name: Column(type=ColumnType.STRING) for name in reference}
-    return list(_column_problems(file.file, file.header, columns, reference_path))
+    where = file.file.path + (", line 1" if not file.kinds else "")
+    return list(column_problems(where, file.header, columns, reference_path))
 
 
-def _column_problems(
-    file: spans.DataFile, header: Sequence[str], columns: Mapping[str, Column], authority: str
+def column_problems(
+    where: str, header: Sequence[str], columns: Mapping[str, Column], authority: str
 ) -> Iterator[Problem]:
+    """Compares the names of a file's columns with those that it should have, in the words of `authority`."""
     missing = [name for name, column in columns.items() if name not in header and not column.optional]
     extra = [name for name in dict.fromkeys(header) if name and name not in columns]
     for name in missing:
@@ -371,14 +444,14 @@ def _column_problems(
         if similar:
             extra.remove(similar)
             yield Problem(
-                where=f"{file.path}, line 1",
+                where=where,
                 found=f"column {similar!r}",
                 expected=f"column {name!r}, as in {authority}",
                 action=f"Did you mean {name!r}? Rename it in the file.",
             )
             continue
         yield Problem(
-            where=f"{file.path}, line 1",
+            where=where,
             found=f"no column {name!r} (there are {', '.join(header)})",
             expected=f"column {name!r}, as in {authority}",
             action="Deliver the file with this column, or take it out of the schema.",
@@ -387,11 +460,44 @@ def _column_problems(
         similar = _closest(name, [known for known in columns if known not in header])
         hint = f"Did you mean {similar!r}? " if similar else ""
         yield Problem(
-            where=f"{file.path}, line 1",
+            where=where,
             found=f"column {name!r}, which {authority} does not have",
             expected=f"the columns {', '.join(columns)}",
             action=f"{hint}Remove it from the file, or add it to the schema.",
         )
+
+
+def type_conflicts(files: Sequence[Inspected]) -> dict[str, list[Problem]]:
+    """Compares what files with types of their own say of each column; what most of them say is right.
+
+    Whole numbers go with numbers; text goes with text only.
+
+    Args:
+        files: without problems so far.
+
+    Returns:
+        Problems by path of the file.
+    """
+    says: dict[str, dict[bool, list[Inspected]]] = {}
+    for file in files:
+        for name, kind in file.kinds.items():
+            if kind is not None:
+                says.setdefault(name, {}).setdefault(kind is ColumnType.STRING, []).append(file)
+    problems: dict[str, list[Problem]] = {}
+    for name, sides in says.items():
+        if len(sides) == 1:
+            continue
+        most, fewest = sorted(sides.values(), key=len, reverse=True)
+        for file in fewest:
+            problems.setdefault(file.file.path, []).append(
+                Problem(
+                    where=f"{file.file.path}, column {name!r}",
+                    found=f"the type {file.type_names[name]}",
+                    expected=f"{most[0].type_names[name]}, as in {most[0].file.path}",
+                    action="Write the column with one type in all files.",
+                )
+            )
+    return problems
 
 
 def _closest(name: str, candidates: Sequence[str]) -> str | None:

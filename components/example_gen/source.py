@@ -71,7 +71,7 @@ def opened(path: str, *, encoding: str, start: int = 0) -> Iterator[Stream]:
         The stream. Reading it raises OSError when the compressed data are damaged or end early, and UnicodeDecodeError
         when the bytes are not text in `encoding`, unless that is UTF-8, which is left to the reader of each line.
     """
-    with _raw(path) as file:
+    with raw(path) as file:
         head = file.read(8)
         file.seek(0)
         if seekable(head, encoding=encoding):
@@ -92,7 +92,7 @@ def opened(path: str, *, encoding: str, start: int = 0) -> Iterator[Stream]:
 
 def head_of_file(path: str, size: int = 8) -> bytes:
     """Reads the first bytes as they are stored."""
-    with _raw(path) as file:
+    with raw(path) as file:
         return file.read(size)
 
 
@@ -141,7 +141,8 @@ def _last_line_end(data: bytes, quote: bytes, *, anyhow: bool) -> int:
 
 
 @contextlib.contextmanager
-def _raw(path: str) -> Iterator[IO[bytes]]:
+def raw(path: str) -> Iterator[IO[bytes]]:
+    """Opens a file as it is stored, local or remote."""
     if "://" in path:
         import tensorflow as tf
 

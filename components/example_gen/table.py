@@ -15,6 +15,7 @@ import dataclasses
 import enum
 import io
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -111,6 +112,22 @@ class BlockReader:
             return rows, []
         return self._salvage(block)
 
+    def locate(self, block: bytes, bad: Sequence[BadLine], positions: Sequence[int]) -> list[tuple[int, str]]:
+        """Finds where rows that `read` gave stand in the block.
+
+        Args:
+            block: what was read.
+            bad: the bad lines of it.
+            positions: of the rows among those that were read.
+
+        Returns:
+            The line of each (within the block, from 0) and its text.
+        """
+        records = _Records(block, delimiter=self._delimiter, quote=self._quote, fields=len(self._columns))
+        left_out = {line.line for line in bad}
+        good = [index for index in range(len(records)) if records.line(index) not in left_out]
+        return [(records.line(good[row]), _shown(records.raw(good[row]), TEXT_SHOWN)) for row in positions]
+
     # --- the fast path ---
 
     def _typed(self, data: bytes) -> pa.Table | None:
@@ -186,7 +203,7 @@ class BlockReader:
             for row in unconvertible(column, type_):
                 value = _shown(column[row].as_py().encode(), _VALUE_SHOWN)
                 reasons, names = bad.get(candidates[row], ("", ()))
-                reason = f"column {name}: {value!r} is not {type_.words}"
+                reason = f"column {name}: {value!r} is {_why_not(column[row].as_py(), type_)}"
                 bad[candidates[row]] = (f"{reasons}; {reason}" if reasons else reason, (*names, name))
         return bad
 
@@ -224,6 +241,12 @@ def unconvertible(column: pa.Array, type_: ColumnType) -> list[int]:
     numbers = pc.if_else(matches, pc.utf8_trim_whitespace(column), pa.scalar(None, pa.string())).cast(pa.float32())
     too_large = pc.fill_null(pc.is_inf(numbers), False)
     return bad + np.flatnonzero(too_large.to_numpy(zero_copy_only=False)).tolist()
+
+
+def _why_not(text: str, type_: ColumnType) -> str:
+    number = re.match(_FLOAT if type_ is ColumnType.FLOAT else _INT, text)
+    bits = 32 if type_ is ColumnType.FLOAT else 64
+    return f"too large for {type_.words} of {bits} bits" if number else f"not {type_.words}"
 
 
 def _fits_int64(text: str) -> bool:

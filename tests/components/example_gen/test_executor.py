@@ -387,7 +387,7 @@ def test_the_problems_of_all_files_come_in_one_error(tmp_path):
         ("1,2\n3,4\n", "data where the header belongs: '1,2'", "header"),
         ("a\tb\n1\t2\n", "separated by tab", r"'\t'"),
         (",a\n0,1\n", "no name for column 1", "index=False"),
-        (b"PAR1" + bytes(100), "a Parquet file", "CSV"),
+        (b"PAR1" + bytes(100), "a Parquet file", "Set data.format to parquet"),
         (b"PK\x03\x04" + bytes(100), "a ZIP archive", "CSV"),
         ("a,b\n1,2\n".encode("utf-16-le"), "text in UTF-16-LE", "UTF-8"),
         ("a,b\n1,2\n".encode("utf-32"), "text in UTF-32", "UTF-8"),
