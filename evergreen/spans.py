@@ -1,10 +1,11 @@
 """Spans: one answer to "which files does this run read?", the same for the executor and for whoever asks before it.
 
-`data.path` is a glob in which `{SPAN}` stands for a span's number and `{VERSION}` for its delivery; instead of `{SPAN}`,
-`{YYYY}`, `{MM}` and `{DD}` stand for a day, whose number is that of the days since 1970-01-01 (as in TFX). A folder stands
-for the files in it. Guarantees: of each span only the latest version counts (a late re-delivery replaces the span whole); without an explicit choice the window
-holds the latest `data.window` spans that exist; the fingerprint changes whenever the chosen files do; files that are
-still being written (`*.tmp`, `*.part`, anything below a name that starts with `.` or `_`) are not seen.
+`data.path` is a glob in which `{SPAN}` stands for a span's number and `{VERSION}` for its delivery. Instead of it
+`{YYYY}`, `{MM}` and `{DD}` may stand for a day, whose number is that of the days since 1970-01-01 (as in TFX). A folder
+stands for the files in it. Guarantees: of each span only the latest version counts (a late re-delivery replaces the
+span whole); without an explicit choice the window holds the latest `data.window` spans that exist; the fingerprint
+changes whenever the chosen files do; files that are still being written (`*.tmp`, `*.part`, anything below a name that
+starts with `.` or `_`) are not seen.
 
     selection = resolve(config.data)                 # the window of latest spans
     selection = resolve(config.data, spans="2-5")    # exactly these
