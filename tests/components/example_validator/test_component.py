@@ -15,11 +15,12 @@ def test_the_settings_travel_as_json() -> None:
         statistics=types.Channel(type=standard_artifacts.ExampleStatistics),
         schema=types.Channel(type=standard_artifacts.Schema),
         champion=types.Channel(type=standard_artifacts.Model),
+        examples=types.Channel(type=standard_artifacts.Examples),
         validation=settings.Validation(min_rows=7),
         label="price",
     )
     assert settings.Validation.model_validate_json(node.exec_properties[executor.VALIDATION_KEY]).min_rows == 7
     assert node.exec_properties[executor.LABEL_KEY] == "price"
-    assert set(node.inputs) == {"statistics", "schema", "champion"}
+    assert set(node.inputs) == {"statistics", "schema", "champion", "examples"}
     assert node.outputs["anomalies"].type is standard_artifacts.ExampleAnomalies
     assert node.id == "ExampleValidator"

@@ -208,6 +208,21 @@ def test_what_is_not_blessed_is_not_published_and_no_error(spoil: Any, push: int
     assert [path.name for path in Path(pushed.uri).iterdir()] == ["pushed.json"]
 
 
+def test_what_the_data_gate_remembers_goes_into_the_bundle(run: Run):
+    anomalies = run._artifact("anomalies", standard_artifacts.ExampleAnomalies)
+    (run.root / "anomalies" / "report.json").write_text('{"errors": []}')
+    (run.root / "anomalies" / "spans.json").write_text('{"profiles": []}')
+    run.inputs["anomalies"] = [anomalies]
+    run.push()
+    folder = Path(run.registry.bundle_dir(1)) / "validation"
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "report.json": '{"errors": []}',
+        "spans.json": '{"profiles": []}',
+    }
+    run.bring_champion()
+    assert (run.root / "champion" / "bundle" / "validation" / "spans.json").exists()
+
+
 def test_both_blessings_are_named_where_both_gates_are_there(run: Run):
     run.bless(1, key="infra_blessing")
     run.push()
