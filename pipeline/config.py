@@ -53,6 +53,10 @@ class Config(settings.Section):
             features=self.features, label=self.label, weights=self.weights, span_column=self.data.span_column
         )
 
+    def functions(self) -> list[str]:
+        """Returns the dotted paths of the functions that features name: code that decides what a node computes."""
+        return [feature.function for feature in self.features.values() if isinstance(feature, settings.Custom)]
+
     def trainer(self) -> settings.TrainerConfig:
         """Returns the part that `run_fn` needs."""
         return settings.TrainerConfig(

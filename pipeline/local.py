@@ -220,7 +220,7 @@ class _Run:
             schema,
             config.data.model_dump_json(),
             config.trainer().model_dump_json(),
-            fingerprint.code(CODE_OF_CANDIDATE),
+            fingerprint.code((*CODE_OF_CANDIDATE, *config.functions())),
         )
 
     def _champion(self, run_fingerprint: str) -> str:
@@ -255,8 +255,8 @@ class _Run:
             text = parameter.field_value.string_value
             if fingerprint.is_ours(text):
                 modules.append(text)
-            elif text.startswith(("{", "[")):
-                continue  # JSON, and longer than a file's name may be
+            elif text.startswith(("{", "[")):  # JSON, and longer than a file's name may be
+                modules += [function for function in self._request.config.functions() if f'"{function}"' in text]
             elif text and Path(text).is_file():
                 paths.append(Path(text))
         stamp = fingerprint.combine(fingerprint.code(modules), fingerprint.files(paths))
