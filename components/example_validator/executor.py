@@ -6,6 +6,7 @@ Everything is checked and written before anything is refused: who repairs the da
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -98,6 +99,8 @@ class Executor(base_executor.BaseExecutor):
             write_json(os.path.join(output.uri, SPANS_FILE), spans_found.history.as_json())
         progress.report(report.figure())
         if report.errors:
+            # What this node has written is removed with its failure; the log of a cluster's pod stays.
+            logging.getLogger(__name__).error("The data gate's report: %s", json.dumps(report.as_json()))
             raise GateRefusal((finding.problem() for finding in report.errors), report=report.as_json())
 
 

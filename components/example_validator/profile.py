@@ -10,6 +10,7 @@ on the span. Two profiles are compared by `components.example_validator.comparis
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -32,6 +33,8 @@ FEW_INTEGERS = 32
 MIN_SLICE = 30
 """Rows below which nothing is said of a category."""
 _KEPT_VALUES = 200
+_LONGEST = 60
+"""Characters of a value that are kept."""
 _KEPT_HASHES = 256
 _MAX_SLICES = 200
 _MAX_CELLS = 6_000
@@ -165,7 +168,7 @@ def _coded(column: pa.ChunkedArray) -> _Coded | None:
         return None
     encoded = _array(column).dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return _Coded([str(value) for value in encoded.dictionary.to_pylist()], codes)
+    return _Coded([_short(str(value)) for value in encoded.dictionary.to_pylist()], codes)
 
 
 def _describe(column: pa.ChunkedArray, coded: _Coded | None) -> Column:
@@ -182,7 +185,7 @@ def _describe(column: pa.ChunkedArray, coded: _Coded | None) -> Column:
     elif pa.types.is_string(column.type) and present:
         top = sorted(pc.value_counts(_array(column).drop_null()).to_pylist(), key=lambda pair: -pair["counts"])
         # The rest goes by the name of no value: the shares of the frequent ones are what is compared.
-        values = {pair["values"][:60]: pair["counts"] for pair in top[:_KEPT_VALUES]} if _repeats(top) else None
+        values = {_short(pair["values"]): pair["counts"] for pair in top[:_KEPT_VALUES]} if _repeats(top) else None
     return Column(
         rows=len(column),
         present=present,
@@ -191,6 +194,13 @@ def _describe(column: pa.ChunkedArray, coded: _Coded | None) -> Column:
         values=values,
         whole=pa.types.is_integer(column.type),
     )
+
+
+def _short(value: str) -> str:
+    """Keeps a profile small where a cell is not; two long values stay two."""
+    if len(value) <= _LONGEST:
+        return value
+    return f"{value[:_LONGEST]}... ({hashlib.blake2b(value.encode(), digest_size=6).hexdigest()})"
 
 
 def _repeats(top: Sequence[Mapping[str, Any]]) -> bool:
@@ -276,7 +286,7 @@ def _slices(
         else:
             described[target] = Target(present=present)
     return Slices(
-        categories=tuple(value[:60] for value in cutting.values),
+        categories=tuple(cutting.values),
         rows=tuple(len(group) for group in groups),
         targets=described,
     )

@@ -131,6 +131,14 @@ def _first_values(lists: Any, type_: Any) -> pa.Array:
     starts, lengths = offsets[:-1], np.diff(offsets)
     values = lists.values
     if not lists.null_count and np.all(lengths == 1):
-        return values.slice(offsets[0], len(lists)).cast(type_)
+        return _cast(values.slice(offsets[0], len(lists)), type_)
     present = (lengths > 0) & lists.is_valid().to_numpy(zero_copy_only=False)
-    return values.take(pa.array(np.where(present, starts, 0), mask=~present)).cast(type_)
+    return _cast(values.take(pa.array(np.where(present, starts, 0), mask=~present)), type_)
+
+
+def _cast(values: pa.Array, type_: Any) -> pa.Array:
+    """Casts values; bytes that are no text are told by what can be read of them."""
+    try:
+        return values.cast(type_)
+    except pa.ArrowInvalid:
+        return pa.array([None if value is None else value.decode("utf-8", "replace") for value in values.to_pylist()])

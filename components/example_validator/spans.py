@@ -99,6 +99,8 @@ class _Judge:
         for profile in history.profiles:
             if profile.span not in new and (profile.detailed or profile.span not in by_span):
                 by_span[profile.span] = profile
+        # A table without spans comes under the same number every time: there is only what was there before to compare.
+        self._replaced = {profile.span: profile for profile in history.profiles if profile.span in new}
         self._passed = sorted(by_span.values(), key=lambda profile: profile.span)
         self._distances = {name: list(values) for name, values in history.distances.items()}
         self._cache: dict[tuple[int, int], list[Distance]] = {}
@@ -130,7 +132,7 @@ class _Judge:
         )
 
     def _check(self, profile: Profile, before: Profile | None, usual: Mapping[str, float]) -> Iterator[Finding]:
-        yield from _row_count(profile, self._passed, self._validation)
+        yield from _row_count(profile, self._passed or list(self._replaced.values()), self._validation)
         earlier = [other for other in self._new if other.span < profile.span]
         yield from _duplicates(profile, [*self._passed, *earlier], self._validation)
         if before is None:
@@ -151,7 +153,10 @@ class _Judge:
         earlier = [other for other in detailed if other.span < profile.span]
         if earlier:
             return max(earlier, key=lambda other: other.span)
-        return min(detailed, key=lambda other: other.span) if detailed else None
+        replaced = self._replaced.get(profile.span)
+        if not detailed:
+            return replaced if replaced is not None and replaced.detailed else None
+        return min(detailed, key=lambda other: other.span)
 
     def _between(self, profile: Profile, before: Profile) -> list[Distance]:
         key = (profile.span, before.span)
