@@ -147,12 +147,9 @@ def read(path: str, types: Mapping[str, ColumnType]) -> Iterator[tuple[pa.Table,
         Unreadable: the file is damaged, or has a feature that is not in `types`.
     """
     decoder = example_coder.ExamplesToRecordBatchDecoder()
-    for records in _batches(path):
-        bad = [
-            BadLine(line=r.number, reason="its checksum is wrong", text=_shown(r.data)) for r in records if not r.sound
-        ]
-        sound = [record for record in records if record.sound]
-        decoded, numbers, undecodable = _decoded(decoder, sound, types)
+    for sound, sound_numbers, unsound in _batches(path):
+        bad = [BadLine(line=r.number, reason="its checksum is wrong", text=_shown(r.data)) for r in unsound]
+        decoded, numbers, undecodable = _decoded(decoder, sound, sound_numbers, types)
         if decoded is None:
             yield _nothing(types), np.zeros(0, np.int64), [*bad, *undecodable]
             continue
@@ -179,7 +176,11 @@ def _unknown(path: str, names: Sequence[str], first: int, last: int) -> Problem:
     )
 
 
-def _batches(path: str) -> Iterator[list[_Record]]:
+_Batch = tuple[list[bytes], npt.NDArray[np.int64], list[_Record]]
+"""Sound records, their numbers, and those with a wrong checksum."""
+
+
+def _batches(path: str) -> Iterator[_Batch]:
     """Yields records; in C++ as long as all is well."""
     kind = {"gzip": "GZIP", None: ""}.get(source.compression(source.head_of_file(path)))
     number = 1
@@ -187,27 +188,33 @@ def _batches(path: str) -> Iterator[list[_Record]]:
         dataset = tf.data.TFRecordDataset(path, kind).batch(BATCH).prefetch(2)
         try:
             for batch in dataset.as_numpy_iterator():
-                yield [_Record(number + index, data, True) for index, data in enumerate(batch.tolist())]
+                yield batch.tolist(), np.arange(number, number + len(batch), dtype=np.int64), []
                 number += len(batch)
             return
         except tf.errors.OpError:
             # What is wrong, and where, is found below.
             pass
-    batch = []
+    records: list[_Record] = []
     try:
         for record in _records(path):
             if record.number < number:
                 continue
-            batch.append(record)
-            if len(batch) == BATCH:
-                yield batch
-                batch = []
+            records.append(record)
+            if len(records) == BATCH:
+                yield _parted(records)
+                records = []
     except _Broken as error:
         raise Unreadable(_broken(path, error)) from error
     except OSError as error:
         raise Unreadable(inspection.damaged(path, error)) from error
-    if batch:
-        yield batch
+    if records:
+        yield _parted(records)
+
+
+def _parted(records: Sequence[_Record]) -> _Batch:
+    sound = [record for record in records if record.sound]
+    numbers = np.array([record.number for record in sound], np.int64)
+    return [record.data for record in sound], numbers, [record for record in records if not record.sound]
 
 
 def _broken(path: str, error: _Broken) -> Problem:
@@ -220,30 +227,30 @@ def _broken(path: str, error: _Broken) -> Problem:
 
 
 def _decoded(
-    decoder: Any, records: Sequence[_Record], types: Mapping[str, ColumnType]
+    decoder: Any, records: list[bytes], numbers: npt.NDArray[np.int64], types: Mapping[str, ColumnType]
 ) -> tuple[pa.Table | None, npt.NDArray[np.int64], list[BadLine]]:
+    """Decodes records; None without a good one."""
     bad: list[BadLine] = []
     if records:
-        numbers = np.array([record.number for record in records], np.int64)
         try:
-            batch = decoder.DecodeBatch([record.data for record in records])
-            return pa.Table.from_batches([batch]), numbers, bad
+            return pa.Table.from_batches([decoder.DecodeBatch(records)]), numbers, bad
         except RuntimeError:
-            bad = list(_undecodable(records, types))
-            lines = {line.line for line in bad}
-            records = [record for record in records if record.number not in lines]
+            bad = list(_undecodable(records, numbers, types))
+            kept = ~np.isin(numbers, [line.line for line in bad])
+            records, numbers = [records[row] for row in np.flatnonzero(kept)], numbers[kept]
     if not records:
         return None, np.zeros(0, np.int64), bad
-    batch = decoder.DecodeBatch([record.data for record in records])
-    return pa.Table.from_batches([batch]), np.array([record.number for record in records], np.int64), bad
+    return pa.Table.from_batches([decoder.DecodeBatch(records)]), numbers, bad
 
 
-def _undecodable(records: Sequence[_Record], types: Mapping[str, ColumnType]) -> Iterator[BadLine]:
+def _undecodable(
+    records: Sequence[bytes], numbers: npt.NDArray[np.int64], types: Mapping[str, ColumnType]
+) -> Iterator[BadLine]:
     """Finds the records that are no tf.Example, or that have a kind of list which their column does not."""
-    for record in records:
-        example = _parsed(record.data)
+    for data, number in zip(records, numbers.tolist(), strict=True):
+        example = _parsed(data)
         if example is None:
-            yield BadLine(line=record.number, reason=_NO_EXAMPLE, text=_shown(record.data))
+            yield BadLine(line=number, reason=_NO_EXAMPLE, text=_shown(data))
             continue
         wrong = {
             name: kind
@@ -252,7 +259,7 @@ def _undecodable(records: Sequence[_Record], types: Mapping[str, ColumnType]) ->
         }
         if wrong:
             yield BadLine(
-                line=record.number,
+                line=number,
                 reason="; ".join(
                     f"column {name}: {kind} is not {types[name].words}" for name, kind in sorted(wrong.items())
                 ),
