@@ -150,3 +150,30 @@ def test_nothing_to_train_on_is_said(tmp_path: Path, cached: bool) -> None:
         _open([str(tmp_path / "*")], cached=cached)
     with pytest.raises(errors.BadInput, match="found 6 rows, none of them with a label"):
         _open(_write(tmp_path, [float("nan")] * 6), cached=cached)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("cached", [True, False])
+def test_weights_and_several_ids_stay_with_their_rows(tmp_path: Path, cached: bool, training: bool) -> None:
+    features = features_lib.Features(
+        numeric=("x",), categories={"ids": 50}, lengths={"ids": 2}, label="y", weight="_sample_weight"
+    )
+    number = np.arange(200)
+    table = {
+        "x": number.astype(np.float32), "ids": [[i % 50, -1] for i in range(200)],
+        "y": np.where(number % 7 == 0, np.nan, number).astype(np.float32),  # rows without a label are left out
+        "_sample_weight": (number / 100).astype(np.float32),
+    }  # fmt: skip
+    tables.write_examples(tmp_path, {"train": table})
+    split = data.open_split(
+        [str(tmp_path / "Split-train" / "*")], features, batch_size=32, training=training, seed=1,
+        cache_bytes=2**20 if cached else 0,
+    )  # fmt: skip
+    assert split.cached == cached
+    batches = list(split.dataset.take(4).as_numpy_iterator())
+    assert len(batches) == 4
+    for inputs, label, weight in batches:
+        assert inputs["ids"].shape == (32, 2)
+        np.testing.assert_array_equal(label, inputs["x"])
+        np.testing.assert_allclose(weight, inputs["x"] / 100, rtol=1e-6)
+        np.testing.assert_array_equal(inputs["ids"][:, 0], inputs["x"].astype(int) % 50)
