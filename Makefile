@@ -9,7 +9,7 @@ ARGS ?=
 # The folder that `make tensorboard` shows.
 LOGDIR ?= runs
 
-.PHONY: help run kubeflow test test-fast lint bench bench-train bench-tune bench-gpu tensorboard docs lock clean venv
+.PHONY: help run kubeflow test test-fast lint bench bench-train bench-tune bench-gpu bench-tables tensorboard docs lock clean venv
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
