@@ -21,6 +21,8 @@ from components.example_validator.profile import Floats
 Dataset: TypeAlias = statistics_pb2.DatasetFeatureStatistics
 Column: TypeAlias = statistics_pb2.FeatureNameStatistics
 
+_TWO_DECILES = 0.15
+"""Between one step and two of the curve that eleven edges make."""
 _FEW_INTEGERS = 1000
 """The range up to which whole numbers are compared by buckets of equal width."""
 _DRIFT = (
@@ -270,13 +272,16 @@ def skew(
 
 
 def _differ(ours: Column, theirs: Column) -> bool:
-    """Tells whether any decile of a column of numbers differs by more than counts as the same; others always do."""
+    """Tells whether the deciles of a column of numbers bear a distance out; of other columns there is no doubt.
+
+    TFDV's buckets move with the smallest and the largest value: the counts of a few whole numbers, 1 to 6 in one sample
+    and 1 to 5 in the other, are 0.44 apart though nothing changed. Nor is it drift where each number is about the same.
+    """
     deciles = [_deciles(column) for column in (ours, theirs)]
     if not all(len(values) for values in deciles) or len(deciles[0]) != len(deciles[1]):
         return True
     spread = comparison.spread_of(deciles[1].tolist())
-    tolerance = comparison.tolerated(np.maximum(np.abs(deciles[0]), np.abs(deciles[1])), spread)
-    return bool(np.any(np.abs(deciles[0] - deciles[1]) > tolerance))
+    return comparison.between(deciles[0], deciles[1], spread=spread) > _TWO_DECILES
 
 
 def _deciles(column: Column) -> Floats:

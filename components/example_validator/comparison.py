@@ -221,17 +221,27 @@ def tolerated(values: Floats, spread: float) -> Floats:
     return np.minimum(own, SAME_SPREAD * spread) if spread else own
 
 
-def _numbers(name: str, levels: Sequence[float], others: Sequence[float], *, bound: float, spread: float) -> Distance:
-    """Measures the Kolmogorov-Smirnov distance with a tolerance: how far one curve is above the other moved aside."""
-    mine, theirs = np.asarray(levels), np.asarray(others)
-    above = []
+def between(mine: Floats, theirs: Floats, *, spread: float) -> float:
+    """Measures the Kolmogorov-Smirnov distance with a tolerance: how far one curve is above the other moved aside.
+
+    Args:
+        mine: order statistics at equal steps, ascending.
+        theirs: the others.
+        spread: of the column, as `spread_of` gives it.
+    """
+    above = [0.0]
     for one, other in ((mine, theirs), (theirs, mine)):
         reached = np.searchsorted(one, one, side="right") / len(one)
         beside = np.searchsorted(other, one + tolerated(one, spread), side="right") / len(other)
         above.append(float((reached - beside).max()))
+    return max(above)
+
+
+def _numbers(name: str, levels: Sequence[float], others: Sequence[float], *, bound: float, spread: float) -> Distance:
+    mine, theirs = np.asarray(levels), np.asarray(others)
     return Distance(
         column=name,
-        distance=max(0.0, *above),
+        distance=between(mine, theirs, spread=spread),
         noise=bound,
         was=_range(theirs),
         now=_range(mine),
