@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import tensorflow as tf
 
-from evergreen import settings
+from evergreen import errors, settings
 
 
 def strategy(training: settings.Training) -> tf.distribute.Strategy:
@@ -21,16 +22,46 @@ def strategy(training: settings.Training) -> tf.distribute.Strategy:
         The strategy; the default one uses the first GPU when there is one and else the CPU. The batch size of the
         configuration stays the global one: each device of each worker gets its share of it, and the learning rate
         stays as it is.
+
+    Raises:
+        BadInput: for parameter servers, which Keras 3 has no training for.
     """
     wanted = training.distribution
+    if wanted == "parameter_server":
+        raise errors.BadInput(
+            [
+                errors.Problem(
+                    where="training.distribution",
+                    found="parameter_server, under which Keras 3 cannot fit a model",
+                    expected="auto, none, mirrored or multi_worker",
+                    action="Take multi_worker: it trains synchronously over the same machines.",
+                )
+            ]
+        )
     if wanted == "multi_worker" or (wanted == "auto" and _workers() > 1):
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return _Workers()
     gpus = tf.config.list_logical_devices("GPU")
     if wanted == "mirrored":
         return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
     if wanted == "auto" and len(gpus) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
+
+
+class _Workers(tf.distribute.MultiWorkerMirroredStrategy):
+    """MultiWorkerMirroredStrategy for Keras 3, which asks for the mean of scalars over an axis that they lack."""
+
+    def reduce(self, reduce_op: Any, value: Any, axis: int | None = None) -> Any:
+        """Reduces over the replicas; over an axis of the values only where they have one."""
+        values = self.experimental_local_results(value)
+        scalars = all(each.shape.rank == 0 for each in values)
+        return super().reduce(reduce_op, value, axis=None if scalars else axis)
+
+
+def name(strategy: tf.distribute.Strategy) -> str:
+    """Returns TensorFlow's name of a strategy."""
+    workers = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return "MultiWorkerMirroredStrategy" if workers else type(strategy).__name__
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -42,6 +73,21 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
         return True
     has_chief = "chief" in resolver.cluster_spec().as_dict()
     return bool(resolver.task_type == "worker" and resolver.task_id == 0 and not has_chief)
+
+
+def build(model: Any, dataset: tf.data.Dataset) -> None:
+    """Makes the variables of a model that several workers train; to be called in the strategy's scope.
+
+    Keras would average a first batch over the workers to learn its shapes, which fails on columns by name.
+
+    Args:
+        model: compiled.
+        dataset: batches as it will be trained on; one is read.
+    """
+    if not isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+        return
+    model._symbolic_build(data_batch=next(iter(dataset)))  # noqa: SLF001  what Keras does with the average
+    model._maybe_symbolic_build = lambda **_: None  # noqa: SLF001  there is nothing left to build
 
 
 def _workers() -> int:

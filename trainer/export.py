@@ -16,6 +16,7 @@ incomplete example does not fail the others of its batch. The folder can be move
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,6 +30,9 @@ from trainer import features as features_lib
 from transform import columns
 
 Tensors = dict[str, tf.Tensor]
+_WARMUP = "assets.extra/tf_serving_warmup_requests"
+_WARMUP_ROWS = (1, 32)
+"""Sizes of the batches that a server warms up with."""
 WEIGHTS = "weights_by_path"
 """Attribute of the exported module: every weight by its path in the Keras model, which a warm start looks up."""
 
@@ -87,6 +91,32 @@ def export(
     }
     tf.saved_model.save(module, folder, signatures=served)
     signatures.write_inputs(folder, names)
+    _write_warmup(folder, columns_spec)
+
+
+def _write_warmup(folder: str, columns_spec: Mapping[str, tf.TensorSpec]) -> None:
+    """Writes the requests that TensorFlow Serving answers before it counts as ready: rows of missing values.
+
+    The first request of a shape pays for what is set up lazily; it should not be a user's.
+    """
+    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+    path = os.path.join(folder, _WARMUP)
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    with tf.io.TFRecordWriter(path) as writer:
+        for rows in _WARMUP_ROWS:
+            empty = tf.train.Example().SerializeToString()
+            inputs = {"serving_default": {"examples": tf.constant([empty] * rows)}, "raw": {}}
+            for name, spec in columns_spec.items():
+                missing = tf.constant(columns.missing_value(spec.dtype), spec.dtype)
+                inputs["raw"][name] = tf.fill([rows] + [1] * (len(spec.shape) - 1), missing)
+            for signature, tensors in inputs.items():
+                request = predict_pb2.PredictRequest()
+                request.model_spec.signature_name = signature
+                for name, tensor in tensors.items():
+                    request.inputs[name].CopyFrom(tf.make_tensor_proto(tensor))
+                log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+                writer.write(log.SerializeToString())
 
 
 def raw_spec(

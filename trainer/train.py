@@ -61,8 +61,9 @@ def run_fn(fn_args: FnArgs) -> None:
     checkpoints = _checkpoints(fn_args, config)
     with strategy.scope():
         model = compiled(config, features, train, plan)
-        meant = warm.meaning(config, transform)
-        warm_start = warm.start(model, fn_args.base_model, meant)
+        distribute.build(model, train.dataset)
+        meant = warm.meaning(config, transform, features)
+        warm_start = warm.start(model, fn_args.base_model, meant, transform)
         fitting = fitting_lib.Fitting(
             model,
             plan,
@@ -103,7 +104,7 @@ def run_fn(fn_args: FnArgs) -> None:
         "history": history,
         "best_epoch": 1 + min(range(len(history["val_loss"])), key=history["val_loss"].__getitem__),
         "parameters": plain.count_params(),
-        "strategy": type(strategy).__name__,
+        "strategy": distribute.name(strategy),
         "replicas": strategy.num_replicas_in_sync,
         "warm_start": warm_start.as_json(),
         "hyperparameters": tuned,

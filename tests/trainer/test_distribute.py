@@ -90,13 +90,13 @@ def test_two_workers_train_what_one_does_and_only_the_chief_exports(
             )
         )
     try:
-        told = [child.communicate(timeout=240)[1].decode() for child in children]
+        told = [child.communicate(timeout=120)[1].decode() for child in children]
     finally:
         for child in children:
             child.kill()
     assert [child.returncode for child in children] == [0, 0], "\n".join(text[-3000:] for text in told)
     chief = Run(tmp_path / "worker0" / "model" / "Format-Serving", tmp_path / "worker0" / "run")
-    assert chief.report["strategy"] in ("MultiWorkerMirroredStrategy", "CollectiveAllReduceStrategy")
+    assert chief.report["strategy"] == "MultiWorkerMirroredStrategy"
     assert chief.report["replicas"] == 2
     assert (chief.model / "saved_model.pb").exists()
     assert sorted(path.name for path in (tmp_path / "worker1").iterdir()) == ["arguments"]

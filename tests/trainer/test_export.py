@@ -144,3 +144,17 @@ def test_classes_are_answered_as_the_data_name_them(tmp_path: Path, label: str, 
     examples = tf.constant([_example({"home town": "rome", "x": 2.0}), _example({})])
     by_example = served.signatures["serving_default"](examples=examples)["prediction"].numpy()
     assert by_example[0] == (b"yes" if task == "binary" else 5)
+
+
+def test_the_warm_up_requests_are_answered(humidity_run: Run, served: Any) -> None:
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    records = tf.data.TFRecordDataset(str(humidity_run.model / "assets.extra" / "tf_serving_warmup_requests"))
+    logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records.as_numpy_iterator()]
+    requests = [log.predict_log.request for log in logs]
+    assert [request.model_spec.signature_name for request in requests] == ["serving_default", "raw"] * 2
+    for request, rows in zip(requests, (1, 1, 32, 32), strict=True):
+        inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
+        answer = served.signatures[request.model_spec.signature_name](**inputs)
+        assert answer["prediction"].shape == (rows,)
+        assert np.isfinite(answer["prediction"]).all()
