@@ -1,0 +1,1 @@
+"""Transform: TFX's component over large batches, with C++ on both ends."""

@@ -1,0 +1,14 @@
+"""Transform: TFX's component, its executor replaced."""
+
+from __future__ import annotations
+
+from tfx import v1 as tfx
+from tfx.dsl.components.base import executor_spec
+
+from components.transform import executor
+
+
+class Transform(tfx.components.Transform):
+    """TFX's Transform over large batches; parameters and outputs are TFX's."""
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
