@@ -24,6 +24,8 @@ from components.evaluator.component import Evaluator
 from components.example_gen.component import ExampleGen
 from components.example_validator.component import ExampleValidator
 from components.pusher.component import Pusher
+from components.statistics_gen.component import StatisticsGen
+from components.transform.component import Transform
 from components.tuner.component import Tuner
 from pipeline import evaluation
 from pipeline.config import Config, Environment
@@ -62,7 +64,7 @@ def create_pipeline(config: Config, environment: Environment, *, pins: Pins | No
         input_fingerprint=pins.input_fingerprint,
     )
     examples = example_gen.outputs["examples"]
-    statistics_gen = tfx.components.StatisticsGen(examples=examples)
+    statistics_gen = StatisticsGen(examples=examples)
     statistics = statistics_gen.outputs["statistics"]
     schema_gen = _schema_node(config, statistics)
     schema = schema_gen.outputs["schema"]
@@ -76,13 +78,15 @@ def create_pipeline(config: Config, environment: Environment, *, pins: Pins | No
         validation=config.validation,
         label=config.label.column,
     )
-    transform = tfx.components.Transform(
+    transform = Transform(
         examples=examples,
         schema=schema,
         preprocessing_fn="transform.preprocessing.preprocessing_fn",
         splits_config=tfx.proto.SplitsConfig(analyze=["train"], transform=list(config.data.splits)),
         custom_config=config.preprocessing().model_dump(mode="json"),
         disable_statistics=True,
+        # No node reads the cache of the analyzers, and writing it takes as long as the analysis.
+        disable_analyzer_cache=True,
     )
     # Without an edge of data between them, this is what makes the gate a gate on the cluster too.
     transform.add_upstream_node(validator)
