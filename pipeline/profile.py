@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.example_gen import typed
 from pipeline import table_source
 
 MAX_ROWS = 2_000_000
@@ -170,11 +171,8 @@ def _declared(type_: Any, format_: str) -> Type | None:
     """Returns the type that the file itself gives a column; None for text, which has to be looked at."""
     if format_ == "csv" or pa.types.is_null(type_):
         return None
-    if pa.types.is_integer(type_):
-        return Type.INT
-    if pa.types.is_floating(type_) or pa.types.is_decimal(type_):
-        return Type.FLOAT
-    return Type.STRING
+    kind = typed.kind_of(type_)
+    return Type(kind.value) if kind else Type.STRING
 
 
 class _Seen:

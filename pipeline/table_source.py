@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.example_gen import inspection, source
+from components.example_gen import inspection, parquet, source, typed
 from components.example_gen.table import BlockReader, ColumnType
 from evergreen import settings, spans
 from evergreen.errors import BadInput, Problem
@@ -100,25 +100,30 @@ def batches(found: Found) -> Iterator[tuple[pa.Table, int]]:
     Raises:
         BadInput: with the problems of all files, before any row is read.
     """
-    if found.format == "parquet":
-        yield from _parquet(found.selection.files)
-        return
-    if found.format == "tfrecord":
-        yield from _tfrecord(found.selection.files)
-        return
     data = found.data
     columns = None
     if not data.csv.header:
         columns = {name: inspection.Column(type=ColumnType.STRING) for name in found.names or ()}
-    inspected = [inspection.inspect(file, data, columns) for file in found.selection.files]
+    inspected = [_inspect(file, data, columns) for file in found.selection.files]
     problems = [problem for file in inspected for problem in file.problems]
     for file in inspected[1:]:
-        if not problems and not file.problems:
+        if not problems and not file.problems and data.format != "tfrecord":
             problems.extend(inspection.columns_differ(file, inspected[0].header, inspected[0].file.path))
     if problems:
         raise BadInput(problems)
+    if data.format != "csv":
+        yield from {"parquet": _parquet, "tfrecord": _tfrecord}[data.format](found.selection.files)
+        return
     for file in inspected:
         yield from _csv(file, data)
+
+
+def _inspect(file: spans.DataFile, data: settings.Data, columns: Any) -> inspection.Inspected:
+    if data.format == "tfrecord":
+        from components.example_gen import tfrecord  # loads TensorFlow
+
+        return tfrecord.inspect(file, data, columns)
+    return (parquet.inspect if data.format == "parquet" else inspection.inspect)(file, data, columns)
 
 
 def _csv(file: inspection.Inspected, data: settings.Data) -> Iterator[tuple[pa.Table, int]]:
@@ -137,11 +142,11 @@ def _csv(file: inspection.Inspected, data: settings.Data) -> Iterator[tuple[pa.T
 
 
 def _parquet(files: Sequence[spans.DataFile]) -> Iterator[tuple[pa.Table, int]]:
-    from pyarrow import parquet
+    from pyarrow import parquet as arrow_parquet
 
     for file in files:
         try:
-            opened = parquet.ParquetFile(file.path)
+            opened = arrow_parquet.ParquetFile(file.path)
             for batch in opened.iter_batches(batch_size=_BATCH_ROWS):
                 yield pa.Table.from_batches([batch]), 0
         except (pa.ArrowInvalid, OSError) as error:
@@ -342,6 +347,8 @@ def as_text(column: Any) -> Any:
         column: an Arrow array of a Parquet file's column.
     """
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if typed.is_list(column.type):
+        column = _first(column.cast(pa.list_(column.type.value_type)))
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_string(column.type):
@@ -349,7 +356,7 @@ def as_text(column: Any) -> Any:
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         return _utf8(column)
     if pa.types.is_boolean(column.type):
-        return pc.if_else(column, "true", "false")
+        return pc.if_else(column, "1", "0")  # as ExampleGen reads them: whole numbers
     try:
         return column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):

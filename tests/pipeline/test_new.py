@@ -192,6 +192,38 @@ def test_the_way_a_csv_is_written_is_seen(tmp_path: Path):
     assert list(made.profile.columns) == ["größe", "wert"]
 
 
+def test_parquet_keeps_the_types_of_the_file(tmp_path: Path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    random = np.random.default_rng(1)
+    columns = {
+        "x": pa.array(random.normal(size=300)),
+        "whole": pa.array(np.round(random.normal(size=300) * 9)),
+        "flag": pa.array(random.integers(0, 2, 300).astype(bool)),
+        "when": pa.array(random.integers(1_600_000_000, 1_700_000_000, 300), pa.timestamp("s")),
+        "y": pa.array(random.integers(0, 3, 300), pa.int8()),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    made = create(tmp_path, "t.parquet", "y")
+    loaded = config.load_config(made.config)
+    assert loaded.data.format == "parquet"
+    assert loaded.label.task is Task.MULTICLASS
+    assert {name: column.type.value for name, column in made.profile.columns.items()} == {
+        "x": "FLOAT",
+        "whole": "FLOAT",
+        "flag": "INT",
+        "when": "BYTES",
+        "y": "INT",
+    }
+    assert {name: feature.kind for name, feature in loaded.features.items()} == {
+        "x": "numeric",
+        "whole": "numeric",
+        "flag": "identity",
+        "when": "calendar",
+    }
+
+
 def test_a_folder_of_spans_becomes_a_pattern(tmp_path: Path):
     columns = {"x": list(np.random.default_rng(1).normal(size=60)), "y": list(range(60))}
     for span in (1, 2):
