@@ -167,6 +167,7 @@ class _Run:
             seconds=time.monotonic() - self._started,
             log=log,
             command=self._request.command,
+            built_in_data=self._request.config.data.generator is not None,
             stream=self._screen,
         )
 

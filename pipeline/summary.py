@@ -22,6 +22,7 @@ def render(
     seconds: float,
     log: Path,
     command: str,
+    built_in_data: bool,
     stream: TextIO,
 ) -> ExitCode:
     """Writes the end of a run that came through without a fault.
@@ -33,6 +34,7 @@ def render(
         seconds: wall time of the run.
         log: the file with the libraries' logs.
         command: how the runner was called, options included, to which a verb can be added.
+        built_in_data: whether `new-span` can add data.
         stream: where the screen is.
 
     Returns:
@@ -63,7 +65,7 @@ def render(
     if "Trainer" in outputs:
         console.print(f"Curves: tensorboard --logdir {outputs['Trainer']['model_run'][0]}")
     refused = verdict is not None and not verdict["blessed"]
-    console.print(_next(command, refused=refused, partial=verdict is None))
+    console.print(_next(command, refused=refused, partial=verdict is None, built_in_data=built_in_data))
     return ExitCode.REFUSED if refused else ExitCode.OK
 
 
@@ -155,15 +157,15 @@ def _list(nodes: Sequence[str]) -> str:
     return f"all {len(nodes)} nodes" if len(nodes) > 6 else ", ".join(nodes)
 
 
-def _next(command: str, *, refused: bool, partial: bool) -> str:
+def _next(command: str, *, refused: bool, partial: bool, built_in_data: bool) -> str:
     if partial:
         return f"Next:   {command}   runs the rest."
     if refused:
         return f"Next:   change the features, the model or the bounds in the configuration, then: {command}"
-    return (
-        f"Next:   {_with_verb(command, 'predict FILE')}   asks the serving model;\n"
-        f"        {_with_verb(command, 'new-span')}   adds a day of data, after which a run trains on it."
-    )
+    ask = f"Next:   {_with_verb(command, 'predict FILE')}   asks the serving model"
+    if not built_in_data:
+        return f"{ask};\n        {command}   trains again when there are new data."
+    return f"{ask};\n        {_with_verb(command, 'new-span')}   adds a day of data, after which a run trains on it."
 
 
 def _with_verb(command: str, verb: str) -> str:
