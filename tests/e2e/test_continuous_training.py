@@ -145,9 +145,7 @@ def test_earlier_spans_can_be_named(workspace: Workspace):
 
 
 def test_without_the_cross_the_run_refuses_and_its_residuals_show_the_18_cells(workspace: Workspace):
-    workspace.configure(
-        features={"beta1": {"kind": "numeric"}, "beta2": {"kind": "numeric"}}, model={"kind": "linear"}
-    )
+    workspace.configure(features={"beta1": {"kind": "numeric"}, "beta2": {"kind": "numeric"}}, model={"kind": "linear"})
     ended = workspace.run("--spans", "1-7")
     assert ended.code == 3, ended.out + ended.err
     assert ended.states()["Trainer"] == "done"
