@@ -9,7 +9,7 @@ ARGS ?=
 # The folder that `make tensorboard` shows.
 LOGDIR ?= runs
 
-.PHONY: help run kubeflow test test-fast lint bench bench-train bench-tune bench-gpu bench-tables tensorboard docs lock clean venv
+.PHONY: help run kubeflow test test-fast lint bench bench-data bench-train bench-tune bench-gpu bench-tables tensorboard docs lock clean venv
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ lint: venv ## Check style, types and the layers of imports
 
 bench: venv ## Race the pipeline against the stock TFX components
 	@$(PYTHON) -m benchmarks.pipeline $(ARGS)
+
+bench-data: venv ## Race the data nodes against the stock ones, on a table like taxi trips
+	@$(PYTHON) -m benchmarks.data $(ARGS)
 
 bench-train: venv ## Race input and training against TFX's and TensorFlow's own ways
 	@$(PYTHON) -m benchmarks.train $(ARGS)
