@@ -36,10 +36,10 @@ def _batch(ids: list[int]) -> pa.RecordBatch:
 
 
 def _ids(folder: Path) -> list[int]:
-    decoder = example_coder.ExamplesToRecordBatchDecoder(SCHEMA.SerializeToString())
+    reader = reading.Reader(SCHEMA)
     found: list[int] = []
     for file in sorted(folder.iterdir()):
-        for batch in reading.record_batches(str(file), decoder):
+        for batch in reader.read(str(file)):
             found += batch.column(batch.schema.get_field_index("id")).flatten().to_pylist()
     return found
 
@@ -122,3 +122,25 @@ def test_wide_rows_make_batches_of_fewer_rows() -> None:
         reading.rows_of_a_batch(tf.data.Dataset.from_tensor_slices(np.array([], dtype=object).astype(str)))
         == reading.ROWS
     )
+
+
+def test_with_a_schema_the_batches_are_those_of_the_tfx_decoder(tmp_path: Path) -> None:
+    several = pa.RecordBatch.from_pydict(
+        {
+            "id": pa.array([[1, 2], None, [], [3]], pa.large_list(pa.int64())),
+            "name": pa.array([None, [b"a", b"\xff"], [b""], None], pa.large_list(pa.large_binary())),
+            "x": pa.array([None, None, None, None], pa.large_list(pa.float32())),
+        }
+    )
+    file = tmp_path / "data"
+    serialized = example_coder.RecordBatchToExamplesEncoder(SCHEMA).encode(several)
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for example in [*serialized, b""]:
+            writer.write(example)
+    (batch,) = reading.Reader(SCHEMA).read(str(file))
+    expected = example_coder.ExamplesToRecordBatchDecoder(SCHEMA.SerializeToString()).DecodeBatch([*serialized, b""])
+    assert batch.schema.equals(expected.schema)
+    found = batch.to_pydict()
+    # A list that is there and empty is no value either, to all who read it.
+    assert found == {name: [row or None for row in rows] for name, rows in expected.to_pydict().items()}
+    assert found["id"] == [[1, 2], None, None, [3], None]
