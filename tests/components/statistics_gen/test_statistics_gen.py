@@ -117,10 +117,10 @@ def test_excluded_splits_and_other_options(both: tuple[Any, Any], tmp_path: Path
     assert artifact_utils.decode_split_names(ours.split_names) == ["eval"]
     assert sorted(path.name for path in (tmp_path / "some").iterdir()) == ["Split-eval"]
     assert _load(ours, "eval").num_examples == ROWS["eval"]
-    # Samples are TFX's business; it gets them.
-    options = tfdv.StatsOptions(sample_rate=0.1).to_json()
+    # Samples are TFX's business; it gets them. TFDV draws whole batches at random, of which there are few here.
+    options = tfdv.StatsOptions(sample_rate=1e-9).to_json()
     sampled = _run(executor.Executor, examples, tmp_path / "sampled", stats_options_json=options)
-    assert 50 < _load(sampled, "eval").num_examples < 300
+    assert _load(sampled, "eval").num_examples < ROWS["eval"]
 
 
 def test_counts_are_exact_however_they_are_merged() -> None:
