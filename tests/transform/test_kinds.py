@@ -189,8 +189,9 @@ def test_the_trainer_learns_names_types_and_sizes(transformed: tables.Transforme
 def test_numbers(train: dict[str, Any], odd: dict[str, Any]) -> None:
     clipped = np.array([0.5, 0.7, 2, 3, 50, 0, 2, 2])  # behind are the missing ones; 2 is the median of what is there
     np.testing.assert_allclose(train["logged"][:6], np.log1p(clipped)[:6], rtol=1e-6)
-    assert train["logged"][6] == train["logged"][7]
-    assert train["logged"][6] in np.float32(np.log1p([0.7, 2.0]))
+    # TensorFlow's logarithm differs in its last bit with the place in the batch, so nothing is compared to the letter.
+    np.testing.assert_allclose(train["logged"][6], train["logged"][7], rtol=1e-6)
+    assert np.isclose(train["logged"][6], np.log1p([0.7, 2.0]), rtol=1e-6).any()
     assert train["logged_missing"].tolist() == [0] * 6 + [1, 1]
     constant = np.array([0.5, 0.7, 2, 3, 50, -5, 50, 50])
     np.testing.assert_allclose(train["constant"], (constant + 5) / 55, rtol=1e-6)
