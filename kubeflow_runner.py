@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import kubeflow_cli
+from pipeline import command_line, kubeflow_cli
 
 ROOT = Path(__file__).resolve().parent
 
@@ -25,26 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         The exit code: 0 done, 1 fault, 2 bad input, 3 refused by a gate, 130 stopped.
     """
     options = _parser().parse_args(arguments)
-    _use_project_python()
-    from evergreen.errors import EvergreenError
-    from pipeline.summary import say_problems
-
-    options.called_from = Path.cwd()
-    for name in ("config", "environment", "output", "file"):
-        if getattr(options, name, None) is not None:
-            setattr(options, name, (options.called_from / getattr(options, name)).resolve())
-    # Paths inside the configuration are relative to the project, wherever the command is given.
-    os.chdir(ROOT)
-    try:
-        return int(options.do(options))
-    except EvergreenError as error:
-        count = len(error.problems)
-        print(f"{count} problem{'s' if count > 1 else ''}:", file=sys.stderr)
-        say_problems(error.problems, stream=sys.stderr)
-        return int(error.exit_code)
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 130
+    return command_line.carry_out(options, options.do, root=ROOT, paths=("output", "file"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,31 +51,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _common() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument(
-        "--config",
-        default=str(ROOT / "configs" / "humidity.yaml"),
-        metavar="FILE",
-        help="the problem: data, features, model, gates (default: configs/humidity.yaml)",
-    )
-    parser.add_argument(
-        "--environment",
-        default=str(ROOT / "configs" / "environments" / "cluster.yaml"),
-        metavar="FILE",
-        help="the cluster: image, places, resources (default: configs/environments/cluster.yaml)",
+    parser = command_line.common_options(
+        ROOT, environment="cluster.yaml", environment_help="the cluster: image, places, resources"
     )
     parser.add_argument("--image", metavar="IMAGE", help="the image of every node, instead of the environment's")
     return parser
-
-
-def _use_project_python() -> None:
-    """Goes on in the project's own environment when it was started with another Python."""
-    python = ROOT / ".venv" / "bin" / "python"
-    if importlib.util.find_spec("tfx") is not None:
-        return
-    if python.is_file() and Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
-        os.execv(python, [str(python), *sys.argv])  # noqa: S606 - the project's own interpreter
-    sys.exit("Evergreen's environment is not there yet: `make run` makes it (or activate the one that holds tfx).")
 
 
 def _compile(options: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import os
 import shlex
 import sys
@@ -13,6 +12,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
+
+from pipeline import command_line
 
 ROOT = Path(__file__).resolve().parent
 VERBS = ("run", "new", "schema", "new-span", "predict")
@@ -28,41 +29,12 @@ def main(arguments: Sequence[str]) -> int:
         The exit code: 0 done, 1 fault, 2 bad input, 3 refused by a gate, 4 busy, 130 stopped.
     """
     options = _parser().parse_args(_with_verb(arguments))
-    _use_project_python()
-    from evergreen.errors import EvergreenError
-    from pipeline.summary import say_problems
-
-    options.called_from = Path.cwd()
-    for name in ("config", "environment"):
-        if getattr(options, name, None) is not None:
-            setattr(options, name, (options.called_from / getattr(options, name)).resolve())
-    # Paths inside the configuration are relative to the project, wherever the command is given.
-    os.chdir(ROOT)
-    try:
-        return int(_DOES[options.verb](options))
-    except EvergreenError as error:
-        count = len(error.problems)
-        print(f"{count} problem{'s' if count > 1 else ''}:", file=sys.stderr)
-        say_problems(error.problems, stream=sys.stderr)
-        return int(error.exit_code)
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 130
+    return command_line.carry_out(options, _DOES[options.verb], root=ROOT)
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--config",
-        default=str(ROOT / "configs" / "humidity.yaml"),
-        metavar="FILE",
-        help="the problem: data, features, model, gates (default: configs/humidity.yaml)",
-    )
-    common.add_argument(
-        "--environment",
-        default=str(ROOT / "configs" / "environments" / "local.yaml"),
-        metavar="FILE",
-        help="where it runs: folders, registry, Beam (default: configs/environments/local.yaml)",
+    common = command_line.common_options(
+        ROOT, environment="local.yaml", environment_help="where it runs: folders, registry, Beam"
     )
     parser = argparse.ArgumentParser(
         prog="local_runner.py",
@@ -133,16 +105,6 @@ def _with_verb(arguments: Sequence[str]) -> Sequence[str]:
     if arguments and (arguments[0] in VERBS or arguments[0] in ("-h", "--help")):
         return arguments
     return ["run", *arguments]
-
-
-def _use_project_python() -> None:
-    """Goes on in the project's own environment when it was started with another Python."""
-    python = ROOT / ".venv" / "bin" / "python"
-    if importlib.util.find_spec("tfx") is not None:
-        return
-    if python.is_file() and Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
-        os.execv(python, [str(python), *sys.argv])  # noqa: S606 - the project's own interpreter
-    sys.exit("Evergreen's environment is not there yet: `make run` makes it (or activate the one that holds tfx).")
 
 
 def _command(options: argparse.Namespace) -> str:

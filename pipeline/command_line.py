@@ -1,0 +1,81 @@
+"""What the two command lines share: options, the project's own Python, and problems told with their exit code."""
+
+# Standard library only: it runs before the project's environment is found.
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def common_options(root: Path, *, environment: str, environment_help: str) -> argparse.ArgumentParser:
+    """Returns the parent parser of every verb that reads a configuration.
+
+    Args:
+        root: the project's folder.
+        environment: the default environment file, below `configs/environments`.
+        environment_help: what such a file says.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--config",
+        default=str(root / "configs" / "humidity.yaml"),
+        metavar="FILE",
+        help="the problem: data, features, model, gates (default: configs/humidity.yaml)",
+    )
+    parser.add_argument(
+        "--environment",
+        default=str(root / "configs" / "environments" / environment),
+        metavar="FILE",
+        help=f"{environment_help} (default: configs/environments/{environment})",
+    )
+    return parser
+
+
+def carry_out(
+    options: argparse.Namespace, do: Callable[[argparse.Namespace], int], *, root: Path, paths: Sequence[str] = ()
+) -> int:
+    """Does one verb from the project's folder, and tells a user's mistakes without a traceback.
+
+    Args:
+        options: the parsed command line; `called_from` is added: the folder in which the command was given.
+        do: what the verb does; returns the exit code.
+        root: the project's folder, in which `do` works.
+        paths: options that are paths beside `config` and `environment`; relative ones start at `called_from`.
+
+    Returns:
+        The exit code: that of `do`, of the `EvergreenError` that it raised, or 130 when it was stopped.
+    """
+    _use_project_python(root)
+    from evergreen.errors import EvergreenError
+    from pipeline.summary import say_problems
+
+    options.called_from = Path.cwd()
+    for name in ("config", "environment", *paths):
+        if getattr(options, name, None) is not None:
+            setattr(options, name, (options.called_from / getattr(options, name)).resolve())
+    # Paths inside the configuration are relative to the project, wherever the command is given.
+    os.chdir(root)
+    try:
+        return int(do(options))
+    except EvergreenError as error:
+        count = len(error.problems)
+        print(f"{count} problem{'s' if count > 1 else ''}:", file=sys.stderr)
+        say_problems(error.problems, stream=sys.stderr)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+
+
+def _use_project_python(root: Path) -> None:
+    """Goes on in the project's own environment when it was started with another Python."""
+    python = root / ".venv" / "bin" / "python"
+    if importlib.util.find_spec("tfx") is not None:
+        return
+    if python.is_file() and Path(sys.prefix).resolve() != (root / ".venv").resolve():
+        os.execv(python, [str(python), *sys.argv])  # noqa: S606 - the project's own interpreter
+    sys.exit("Evergreen's environment is not there yet: `make run` makes it (or activate the one that holds tfx).")
