@@ -13,19 +13,14 @@ only.
 from __future__ import annotations
 
 import gzip
-import io
-import os
 import pathlib
-import re
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyarrow import csv
+
+from datagen import writing
 
 COLUMNS = ("beta1", "beta2", "weekday", "hour", "humidity")
 """In the order of the files."""
@@ -71,8 +66,8 @@ def generate(
     Raises:
         ValueError: `fault` is not one of `FAULTS`.
     """
-    options: dict[str, Any] = {"rows": rows, "seed": seed, "drift": drift}
-    return [_write(root, span, fault=fault if span == spans else None, **options) for span in range(1, spans + 1)]
+    content = _content(rows=rows, seed=seed, drift=drift, fault=fault)
+    return writing.generate(root, content, spans=spans, file=FILE)
 
 
 def add_span(
@@ -98,8 +93,7 @@ def add_span(
     Raises:
         ValueError: `fault` is not one of `FAULTS`.
     """
-    existing = [int(match[1]) for path in root.glob("span-*") if (match := re.fullmatch(r"span-(\d+)", path.name))]
-    return _write(root, max(existing, default=0) + 1, rows=rows, seed=seed, drift=drift, fault=fault)
+    return writing.add_span(root, _content(rows=rows, seed=seed, drift=drift, fault=fault), file=FILE)
 
 
 def table(*, span: int, rows: int, seed: int = SEED, drift: float = 0.0) -> pa.Table:
@@ -153,49 +147,14 @@ def _lean(uniform: npt.NDArray[np.float64], drift: float) -> npt.NDArray[np.floa
     return 10.0 * (leaned if drift >= 0 else 1.0 - leaned) - 5.0
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------
+def _content(*, rows: int, seed: int, drift: float, fault: str | None) -> Callable[[int, bool], bytes]:
+    writing.check_fault(fault, FAULTS)
 
+    def content(span: int, newest: bool) -> bytes:
+        data = table(span=span, rows=rows, seed=seed, drift=drift)
+        return FAULTS[fault](data) if fault and newest else writing.csv_bytes(data)
 
-def _write(root: pathlib.Path, span: int, *, rows: int, seed: int, drift: float, fault: str | None) -> pathlib.Path:
-    """Writes version 1 of one span, which appears at once and whole; a span that is there stays as it is."""
-    if fault is not None and fault not in FAULTS:
-        raise ValueError(f"unknown fault {fault!r}; there are {', '.join(sorted(FAULTS))}")
-    final = root / f"span-{span}"
-    if final.exists():
-        return final
-    data = table(span=span, rows=rows, seed=seed, drift=drift)
-    content = FAULTS[fault](data) if fault else _csv(data)
-    root.mkdir(parents=True, exist_ok=True)
-    staging = pathlib.Path(tempfile.mkdtemp(prefix=f".{final.name}-", suffix=".tmp", dir=root))
-    try:
-        # mkdtemp makes its folder private; a span is as readable as any other file.
-        staging.chmod(0o777 & ~_umask())
-        version = staging / "v-1"
-        version.mkdir()
-        with open(version / FILE, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        staging.rename(final)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    return final
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _csv(data: pa.Table, *, header: bool = True) -> bytes:
-    sink = io.BytesIO()
-    # The names need no quotes; pyarrow would quote them.
-    if header:
-        sink.write((",".join(data.column_names) + "\n").encode())
-    csv.write_csv(data, sink, csv.WriteOptions(include_header=False))
-    return sink.getvalue()
+    return content
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------
@@ -206,52 +165,54 @@ def _replaced(data: pa.Table, column: str, values: pa.Array) -> pa.Table:
 
 
 def _null_column(data: pa.Table) -> bytes:
-    return _csv(_replaced(data, "beta2", pa.nulls(data.num_rows, pa.float64())))
+    return writing.csv_bytes(_replaced(data, "beta2", pa.nulls(data.num_rows, pa.float64())))
 
 
 def _text_in_numbers(data: pa.Table) -> bytes:
     words = np.where(data["beta1"].to_numpy() < 0, "low", "high")
-    return _csv(_replaced(data, "beta1", pa.array(words)))
+    return writing.csv_bytes(_replaced(data, "beta1", pa.array(words)))
 
 
 def _renamed_column(data: pa.Table) -> bytes:
-    return _csv(data.rename_columns(["humidty" if name == "humidity" else name for name in data.column_names]))
+    return writing.csv_bytes(
+        data.rename_columns(["humidty" if name == "humidity" else name for name in data.column_names])
+    )
 
 
 def _missing_column(data: pa.Table) -> bytes:
-    return _csv(data.drop(["beta2"]))
+    return writing.csv_bytes(data.drop(["beta2"]))
 
 
 def _extra_column(data: pa.Table) -> bytes:
-    return _csv(data.append_column("operator", pa.array(["anna"] * data.num_rows)))
+    return writing.csv_bytes(data.append_column("operator", pa.array(["anna"] * data.num_rows)))
 
 
 def _duplicate_column(data: pa.Table) -> bytes:
-    return _csv(data.rename_columns(["beta1" if name == "beta2" else name for name in data.column_names]))
+    return writing.csv_bytes(data.rename_columns(["beta1" if name == "beta2" else name for name in data.column_names]))
 
 
 def _out_of_range(data: pa.Table) -> bytes:
     beta1 = data["beta1"].to_numpy().copy()
     beta1[::100] *= 100.0
-    return _csv(_replaced(data, "beta1", pa.array(beta1)))
+    return writing.csv_bytes(_replaced(data, "beta1", pa.array(beta1)))
 
 
 def _malformed(data: pa.Table, *, every: int | None) -> bytes:
     """Cuts the last field off physical line 3 (`every` is None) or off every so-many-th data line."""
-    lines = _csv(data).splitlines()
+    lines = writing.csv_bytes(data).splitlines()
     for index in [2] if every is None else range(1, len(lines), every):
         lines[index] = lines[index].rpartition(b",")[0]
     return b"\n".join(lines) + b"\n"
 
 
 def _invalid_utf8(data: pa.Table) -> bytes:
-    lines = _csv(data).splitlines()
+    lines = writing.csv_bytes(data).splitlines()
     lines[2] = lines[2].replace(b",", b"\xff,", 1)
     return b"\n".join(lines) + b"\n"
 
 
 def _truncated_gzip(data: pa.Table) -> bytes:
-    packed = gzip.compress(_csv(data), mtime=0)
+    packed = gzip.compress(writing.csv_bytes(data), mtime=0)
     return packed[: len(packed) * 2 // 3]
 
 
@@ -264,19 +225,19 @@ FAULTS: Mapping[str, Callable[[pa.Table], bytes]] = {
     "duplicate_column": _duplicate_column,
     "empty": lambda _: b"",
     "extra_column": _extra_column,
-    "header_only": lambda data: _csv(data.slice(0, 0)),
+    "header_only": lambda data: writing.csv_bytes(data.slice(0, 0)),
     "invalid_utf8": _invalid_utf8,
     "malformed_line": lambda data: _malformed(data, every=None),
     "malformed_many": lambda data: _malformed(data, every=10),
     "missing_column": _missing_column,
-    "no_header": lambda data: _csv(data, header=False),
+    "no_header": lambda data: writing.csv_bytes(data, header=False),
     "null_column": _null_column,
     "out_of_range": _out_of_range,
     "renamed_column": _renamed_column,
     "text_in_numbers": _text_in_numbers,
     "truncated_gzip": _truncated_gzip,
-    "utf16": lambda data: _csv(data).decode().encode("utf-16"),
-    "wrong_delimiter": lambda data: _csv(data).replace(b",", b";"),
+    "utf16": lambda data: writing.csv_bytes(data).decode().encode("utf-16"),
+    "wrong_delimiter": lambda data: writing.csv_bytes(data).replace(b",", b";"),
 }
 """Name of each corruption and the bytes it makes of a span. The file keeps its name whatever it holds, compressed bytes
 included, so that whatever pattern finds a good span finds the bad one. `malformed_line` and `invalid_utf8` spoil

@@ -13,18 +13,15 @@ depend on seed, number and options only.
 
 from __future__ import annotations
 
-import io
 import pathlib
-import re
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyarrow import csv
+
+from datagen import writing
 
 COLUMNS = ("category", "currency", "rate", "list_price", "discount_price", "quantity", "revenue")
 """In the order of the files."""
@@ -76,8 +73,8 @@ def generate(
     Raises:
         ValueError: `fault` is not one of `FAULTS`.
     """
-    options: dict[str, Any] = {"rows": rows, "seed": seed, "drift": drift}
-    return [_write(root, span, fault=fault if span == spans else None, **options) for span in range(1, spans + 1)]
+    content = _content(rows=rows, seed=seed, drift=drift, fault=fault)
+    return writing.generate(root, content, spans=spans, file=FILE)
 
 
 def add_span(
@@ -103,8 +100,7 @@ def add_span(
     Raises:
         ValueError: `fault` is not one of `FAULTS`.
     """
-    existing = [int(match[1]) for path in root.glob("span-*") if (match := re.fullmatch(r"span-(\d+)", path.name))]
-    return _write(root, max(existing, default=0) + 1, rows=rows, seed=seed, drift=drift, fault=fault)
+    return writing.add_span(root, _content(rows=rows, seed=seed, drift=drift, fault=fault), file=FILE)
 
 
 def table(*, span: int, rows: int, seed: int = SEED, drift: float = 0.0) -> pa.Table:
@@ -150,38 +146,16 @@ def _choose(random: np.random.Generator, kinds: Mapping[str, tuple[float, float]
     return random.choice(len(kinds), rows, p=[share for share, _ in kinds.values()])
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------
+def _content(*, rows: int, seed: int, drift: float, fault: str | None) -> Callable[[int, bool], bytes]:
+    writing.check_fault(fault, FAULTS)
 
+    def content(span: int, newest: bool) -> bytes:
+        data = table(span=span, rows=rows, seed=seed, drift=drift)
+        if fault and newest:
+            data = FAULTS[fault](data, lambda: table(span=max(1, span - 1), rows=rows, seed=seed, drift=drift))
+        return writing.csv_bytes(data)
 
-def _write(root: pathlib.Path, span: int, *, rows: int, seed: int, drift: float, fault: str | None) -> pathlib.Path:
-    """Writes version 1 of one span, which appears at once and whole; a span that is there stays as it is."""
-    if fault is not None and fault not in FAULTS:
-        raise ValueError(f"unknown fault {fault!r}; there are {', '.join(sorted(FAULTS))}")
-    final = root / f"span-{span}"
-    if final.exists():
-        return final
-    data = table(span=span, rows=rows, seed=seed, drift=drift)
-    data = (
-        FAULTS[fault](data, lambda: table(span=max(1, span - 1), rows=rows, seed=seed, drift=drift)) if fault else data
-    )
-    root.mkdir(parents=True, exist_ok=True)
-    staging = pathlib.Path(tempfile.mkdtemp(prefix=f".{final.name}-", suffix=".tmp", dir=root))
-    try:
-        staging.chmod(root.stat().st_mode & 0o777)
-        (staging / "v-1").mkdir()
-        (staging / "v-1" / FILE).write_bytes(_csv(data))
-        staging.rename(final)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    return final
-
-
-def _csv(data: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    sink.write((",".join(data.column_names) + "\n").encode())
-    csv.write_csv(data, sink, csv.WriteOptions(include_header=False))
-    return sink.getvalue()
+    return content
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------

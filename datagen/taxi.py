@@ -18,7 +18,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyarrow import csv, parquet
+from pyarrow import parquet
+
+from datagen.writing import write_csv
 
 COLUMNS = (
     "trip_id",
@@ -133,9 +135,7 @@ def write(
 
 def _write_csv(data: pa.Table, file: pathlib.Path) -> None:
     with file.open("wb") as stream:
-        # The names need no quotes; pyarrow would quote them.
-        stream.write((",".join(data.column_names) + "\n").encode())
-        csv.write_csv(data, stream, csv.WriteOptions(include_header=False))
+        write_csv(data, stream)
 
 
 def _areas(random: np.random.Generator, rows: int) -> npt.NDArray[np.int64]:
