@@ -102,13 +102,16 @@ class Data(Section):
     """What decides on a row's split: the hash of all its values (copies of a row stay together), the hash of some
     columns (`columns: [customer]`), or its moment (`time: sold_at`)."""
     required: list[ColumnName] = []
-    """Columns without which a row is of no use, such as the label; rows that lack a value go to quarantine."""
+    """Columns without which a row is malformed; rows that lack a value go to quarantine."""
     shards: Annotated[int, pydantic.Field(ge=1, le=1024)] = 4
     """TFRecord files a split (at the least; a large input makes more)."""
     compression: Literal["none", "gzip"] = "none"
     """Of the TFRecord files: none is several times faster, gzip a third of the size."""
     max_malformed_share: Share = 0.01
     """The share of a file's rows that may go to quarantine before the run stops."""
+    max_unlabelled_share: Share = 0.05
+    """The share of a span's rows that may lack the label before the run stops. Such rows teach nothing: they go to
+    quarantine, and do not count as malformed. Raise it where labels come late."""
     generator: str | None = None
     """Dotted path of a module that makes the built-in data where there are none yet."""
     span_column: ColumnName | None = None

@@ -9,6 +9,7 @@ A new kind of feature slots in as one more `_Rule` in `_RULES`.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -31,6 +32,7 @@ _LINEAR_BELOW = 1_000
 _OFTEN = 5
 """Rows from which on a value is worth a weight of its own."""
 _HASH_BUCKETS = 4096
+_UNLABELLED = "max_unlabelled_share"
 _FEW_WORDS = 3.0
 """Words a value from which a text column is prose."""
 _CATEGORY_NAME = re.compile(
@@ -111,7 +113,7 @@ def choose(profile: Profile, *, label: str, task: settings.Task | None = None) -
         task_reason=why,
         features=features,
         left_out=left_out,
-        data=[splits, *_split_by(profile, label)],
+        data=[splits, *_split_by(profile, label), *_unlabelled(column)],
         model=list(_model(usable, width)),
         training=list(_training(usable, width, chosen)),
         validation=list(_validation(rows["train"])),
@@ -429,6 +431,16 @@ def _split_by(profile: Profile, label: str) -> Iterator[Setting]:
         yield Setting(key="split_by", value={"columns": [keys[0].name]}, reason=reason)
 
 
+def _unlabelled(label: Column) -> Iterator[Setting]:
+    """Lets as many rows lack the label as the table shows, and what chance and a little more add to it."""
+    if not label.missing:
+        return
+    share = label.missing_share
+    most = share + 4.0 * math.sqrt(share * (1.0 - share) / label.rows) + settings.Data.model_fields[_UNLABELLED].default
+    reason = f"{share:.1%} of the labels are missing; a span with more than this stops the run"
+    yield Setting(key=_UNLABELLED, value=min(1.0, math.ceil(100.0 * most) / 100.0), reason=reason)
+
+
 def _is_small(rows: int, width: int) -> bool:
     return rows < max(_LINEAR_BELOW, 10 * width)
 
@@ -496,7 +508,7 @@ def _warnings(profile: Profile, label: Column, task: settings.Task, left_out: li
     if not profile.complete:
         yield f"only the first {profile.rows:,} rows were looked at"
     if label.missing:
-        yield f"{label.name}: the label is missing in {label.missing_share:.1%} of the rows; they teach nothing"
+        yield f"{label.name}: the label is missing in {label.missing_share:.1%} of the rows; they go to quarantine"
     if task is not settings.Task.REGRESSION and label.counts:
         rarest, count = min(label.counts.items(), key=lambda item: item[1])
         if count < 10:

@@ -30,7 +30,10 @@ def _examples(outputs: Outputs) -> str:
     summary = read_json(outputs, "examples", "summary.json")
     rows = summary["rows"]
     text = f"{sum(rows.values()):,} rows of {_spans(summary)}: " + ", ".join(f"{n:,} {s}" for s, n in rows.items())
-    return text + (f"; {summary['quarantined']:,} quarantined" if summary["quarantined"] else "")
+    if not summary["quarantined"]:
+        return text
+    unlabelled = f", {summary['unlabelled']:,} of them without a label" if summary.get("unlabelled") else ""
+    return f"{text}; {summary['quarantined']:,} quarantined{unlabelled}"
 
 
 def _spans(summary: Mapping[str, Any]) -> str:

@@ -62,6 +62,7 @@ def create_pipeline(config: Config, environment: Environment, *, pins: Pins | No
         schema_path=config.schema_path,
         spans=pins.spans,
         input_fingerprint=pins.input_fingerprint,
+        label=config.label.column,
     )
     examples = example_gen.outputs["examples"]
     statistics_gen = StatisticsGen(examples=examples)

@@ -27,6 +27,7 @@ class ExampleGenSpec(component_spec.ComponentSpec):
         executor.SCHEMA_FINGERPRINT_KEY: component_spec.ExecutionParameter(type=str, optional=True),
         executor.SPANS_KEY: component_spec.ExecutionParameter(type=str, optional=True),
         executor.INPUT_FINGERPRINT_KEY: component_spec.ExecutionParameter(type=str, optional=True),
+        executor.LABEL_KEY: component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS: ClassVar[dict[str, component_spec.ChannelParameter]] = {}
     OUTPUTS: ClassVar[dict[str, component_spec.ChannelParameter]] = {
@@ -53,6 +54,7 @@ class ExampleGen(base_beam_component.BaseBeamComponent):
         schema_path: str | None = None,
         spans: str | None = None,
         input_fingerprint: str | None = None,
+        label: str | None = None,
     ) -> None:
         """Constructs an ExampleGen node.
 
@@ -61,13 +63,16 @@ class ExampleGen(base_beam_component.BaseBeamComponent):
             schema_path: the curated schema, from which the columns' types are taken; without one they are inferred.
             spans: the spans to read ("3", "2-5"); the latest `data.window` where it is left out.
             input_fingerprint: fingerprint of the files behind the spans, as `evergreen.spans.resolve` gives it. It is
-                there for the cache, which does not look at files.
+                there for the cache, which does not look at files; files that change on the way are refused by it.
+            label: the column without which a row teaches nothing: such rows go to quarantine, and a span of which more
+                than `data.max_unlabelled_share` lacks it is refused. All rows are kept where it is left out.
         """
         optional = {
             executor.SCHEMA_PATH_KEY: schema_path,
             executor.SCHEMA_FINGERPRINT_KEY: _fingerprint(schema_path),
             executor.SPANS_KEY: spans,
             executor.INPUT_FINGERPRINT_KEY: input_fingerprint,
+            executor.LABEL_KEY: label,
         }
         super().__init__(
             spec=ExampleGenSpec(

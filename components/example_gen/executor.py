@@ -1,6 +1,7 @@
 """The work of ExampleGen: spans of files to splits of tf.Examples, or one error with everything that is wrong.
 
-Guarantees: every line of the input is a row of one split or a line of the quarantine; the same rows with the same
+Guarantees: every line of the input is a row of one split or a line of the quarantine, where rows without a label go
+too; the same rows with the same
 values fall into the same splits, whatever the order of columns, files or lines and whatever the format; a file that
 changes while it is read is an error; after an error no split is left behind.
 """
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -34,6 +34,7 @@ SCHEMA_PATH_KEY = "schema_path"
 SCHEMA_FINGERPRINT_KEY = "schema_fingerprint"
 SPANS_KEY = "spans"
 INPUT_FINGERPRINT_KEY = "input_fingerprint"
+LABEL_KEY = "label"
 EXAMPLES_KEY = "examples"
 SUMMARY_FILE = "summary.json"
 _INSPECTED_AT_ONCE = 8
@@ -55,8 +56,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             input_dict: nothing.
             output_dict: `examples`, one `Examples` artifact. Beside the splits it gets `summary.json` (spans, files and
                 their rows, rows of each split) and, where there were bad lines, `quarantine/*.jsonl`.
-            exec_properties: `data` (a JSON of `settings.Data`) and, optionally, `schema_path`, `spans` and
-                `input_fingerprint`.
+            exec_properties: `data` (a JSON of `settings.Data`) and, optionally, `schema_path`, `spans`,
+                `input_fingerprint` and `label`, the column without which rows go to quarantine.
 
         Raises:
             BadInput: with the problems of all files.
@@ -70,10 +71,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         if data.format == "csv" and not data.csv.header and known is None:
             raise BadInput([_no_names()])
         selection = spans.resolve(data, spans=exec_properties.get(SPANS_KEY) or None)
-        _tell_if_changed(selection, exec_properties.get(INPUT_FINGERPRINT_KEY))
+        _refuse_if_changed(selection, data, exec_properties.get(INPUT_FINGERPRINT_KEY))
         progress.report(f"{len(selection.files)} files")
         try:
-            summary = self._convert(artifact.uri, data, known, selection)
+            summary = self._convert(artifact.uri, data, known, selection, exec_properties.get(LABEL_KEY) or None)
         except BaseException:
             _remove_splits(artifact.uri, data)
             raise
@@ -83,7 +84,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         progress.report(f"{sum(summary['rows'].values()):,} rows{quarantined}")
 
     def _convert(
-        self, uri: str, data: settings.Data, known: Mapping[str, Column] | None, selection: spans.Selection
+        self,
+        uri: str,
+        data: settings.Data,
+        known: Mapping[str, Column] | None,
+        selection: spans.Selection,
+        label: str | None,
     ) -> dict[str, Any]:
         """Writes the splits and returns the summary."""
         files, problems = _inspect(selection, data, known)
@@ -93,7 +99,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         if not files or taken:
             raise BadInput(problems)
         columns = known if known is not None else column_types.infer(files, data)
-        if lacking := list(_columns_lacking(data, columns)):
+        if lacking := list(_columns_lacking(data, columns, label)):
             raise BadInput([*problems, *lacking])
         span_of = {file.path: span.number for span in selection.spans for file in span.files}
         dealt = pieces.deal(files, data, span_of=span_of)
@@ -105,6 +111,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             shards_per_piece=-(-data.shards // len(dealt)),
             cutoffs=_cutoffs(files, data, columns, span_of),
             span_of=span_of if data.span_column else {},
+            label=label,
         )
         # Good files are read even if others are bad: what is wrong further down in them belongs into the same error.
         self._run(plan, dealt)
@@ -113,6 +120,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         for file in files:
             problems += _file_problems(by_file[file.file.path], data, columns)
         problems += [_changed(file) for file in selection.files if not spans.unchanged(file)]
+        problems += _label_problems(selection, by_file, data, label)
         if not problems:
             problems += _split_problems(rows)
         if problems:
@@ -203,10 +211,11 @@ def _no_names() -> Problem:
     )
 
 
-def _columns_lacking(data: settings.Data, columns: Mapping[str, Column]) -> Iterator[Problem]:
+def _columns_lacking(data: settings.Data, columns: Mapping[str, Column], label: str | None) -> Iterator[Problem]:
     """Yields what the settings ask of columns that are not there, or that should not be."""
     by = data.split_by
-    asked = [("data.required", name) for name in data.required]
+    asked = [] if label is None else [("label.column", label)]
+    asked += [("data.required", name) for name in data.required]
     asked += [("data.split_by.columns", name) for name in by.columns] if isinstance(by, settings.SplitByKey) else []
     asked += [("data.split_by.time", by.time)] if isinstance(by, settings.SplitByTime) else []
     for where, name in asked:
@@ -251,13 +260,25 @@ def _changed(file: spans.DataFile) -> Problem:
     )
 
 
-def _tell_if_changed(selection: spans.Selection, expected: str | None) -> None:
-    if expected and expected != selection.fingerprint:
-        logging.getLogger(__name__).warning(
-            "The files changed since the run was planned (%s, now %s); what is there now is read.",
-            expected,
-            selection.fingerprint,
-        )
+def _refuse_if_changed(selection: spans.Selection, data: settings.Data, expected: str | None) -> None:
+    """Stops where the files are not those that the run was planned with.
+
+    The cache goes by the fingerprint of the plan: other data under it would be served to every later run.
+    """
+    if not expected or expected == selection.fingerprint:
+        return
+    newest = max(selection.files, key=lambda file: file.modified)
+    raise BadInput(
+        [
+            Problem(
+                where=data.path,
+                found=f"files that changed between the planning of the run and their reading; the last to change was "
+                f"{newest.path}, now {newest.size:,} bytes",
+                expected="files whose writing has ended",
+                action="Write files under another name (*.tmp) and rename them when they are whole; then run again.",
+            )
+        ]
+    )
 
 
 def _inspect(
@@ -312,6 +333,8 @@ def _by_file(results: Sequence[UnitResult]) -> dict[str, UnitResult]:
         file = files[unit.path]
         file.rows += unit.rows
         file.quarantined += unit.quarantined
+        file.unlabelled += unit.unlabelled
+        file.unlabelled_lines = file.unlabelled_lines or unit.unlabelled_lines
         file.values = dict(Counter(file.values) + Counter(unit.values))
         file.unusable = dict(Counter(file.unusable) + Counter(unit.unusable))
         file.examples += unit.examples
@@ -327,7 +350,7 @@ def _file_problems(file: UnitResult, data: settings.Data, columns: Mapping[str, 
     unusable = [name for name, count in sorted(file.unusable.items()) if count > lines / 2]
     for name in unusable:
         yield _column_of_text(file, name, columns[name], data)
-    if file.quarantined > data.max_malformed_share * lines and not unusable:
+    if file.quarantined - file.unlabelled > data.max_malformed_share * lines and not unusable:
         yield _too_many_bad_lines(file, data)
     for name, column in columns.items():
         if column.required and file.rows and not file.values.get(name):
@@ -353,16 +376,39 @@ def _column_of_text(file: UnitResult, name: str, column: Column, data: settings.
 
 def _too_many_bad_lines(file: UnitResult, data: settings.Data) -> Problem:
     lines = file.rows + file.quarantined
+    malformed = file.quarantined - file.unlabelled
     noun = reading.NOUNS[data.format]
     shown = "; ".join(
         f"{noun} {entry['line']}: {entry['reason']}: {entry['text'][:60]!r}" for entry in file.examples[:_LINES_SHOWN]
     )
     return Problem(
         where=file.path,
-        found=f"{file.quarantined:,} of {lines:,} {noun}s malformed ({file.quarantined / lines:.2%}): {shown}",
+        found=f"{malformed:,} of {lines:,} {noun}s malformed ({malformed / lines:.2%}): {shown}",
         expected=f"at most {data.max_malformed_share:.2%} (data.max_malformed_share)",
         action=f"Repair the file, or raise data.max_malformed_share to leave these {noun}s out.",
     )
+
+
+def _label_problems(
+    selection: spans.Selection, by_file: Mapping[str, UnitResult], data: settings.Data, label: str | None
+) -> Iterator[Problem]:
+    """Yields the spans of which too many rows have no label; those of a span that came too early have none."""
+    for span in selection.spans:
+        files = [by_file[file.path] for file in span.files if file.path in by_file]
+        rows = sum(file.rows + file.quarantined for file in files)
+        count = sum(file.unlabelled for file in files)
+        if not count or count <= data.max_unlabelled_share * rows:
+            continue
+        first = next(file for file in files if file.unlabelled)
+        noun = reading.NOUNS[data.format]
+        yield Problem(
+            where=f"span {spans.name_of(span.number, pattern=data.path)}, column {label!r}",
+            found=f"{count:,} of {rows:,} rows without a label ({count / rows:.2%}), the first of them {first.path}, "
+            f"{noun} {first.unlabelled_lines[0]:,}",
+            expected=f"at most {data.max_unlabelled_share:.2%} of a span's rows (data.max_unlabelled_share)",
+            action="Deliver the span again when its labels have come, train on others (--spans), or raise "
+            "data.max_unlabelled_share to leave these rows out.",
+        )
 
 
 def _split_problems(rows: Mapping[str, int]) -> Iterator[Problem]:
@@ -406,6 +452,7 @@ def _summary(
                         "size": file.size,
                         "rows": by_file[file.path].rows,
                         "quarantined": by_file[file.path].quarantined,
+                        "unlabelled": by_file[file.path].unlabelled,
                     }
                     for file in span.files
                 ],
@@ -414,6 +461,7 @@ def _summary(
         ],
         "rows": dict(rows),
         "quarantined": sum(file.quarantined for file in by_file.values()),
+        "unlabelled": sum(file.unlabelled for file in by_file.values()),
         "fingerprint": selection.fingerprint,
     }
 

@@ -64,6 +64,8 @@ class Plan:
     """By span, the moments at which each split but the first begins; for splits by time."""
     span_of: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """The span of each file by path, for `data.span_column`."""
+    label: str | None = None
+    """The column without which a row teaches nothing; None keeps such rows."""
 
     @property
     def shards(self) -> int:
@@ -79,6 +81,11 @@ class UnitResult:
     rows: int = 0
     """Rows written."""
     quarantined: int = 0
+    """Rows and lines that went to quarantine, those without a label among them."""
+    unlabelled: int = 0
+    """Rows that lack nothing but the label."""
+    unlabelled_lines: list[int] = dataclasses.field(default_factory=list)
+    """The number of the first of them, if there is one."""
     values: dict[str, int] = dataclasses.field(default_factory=dict)
     """How many rows have a value, by column."""
     unusable: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -205,17 +212,13 @@ class Converter:
     ) -> None:
         rows, bad = block.rows, block.bad
         splits = self._dealer.splits(rows, span=unit.span) if rows.num_rows else np.zeros(0, np.int64)
-        if useless := self._useless(rows, splits):
-            places = block.locate(list(useless))
-            bad = [
-                *bad,
-                *(
-                    BadLine(line=line, reason=reason, text=text)
-                    for reason, (line, text) in zip(useless.values(), places, strict=True)
-                ),
-            ]
+        useless = self._useless(rows, splits)
+        unlabelled = self._unlabelled(rows, except_for=useless)
+        if useless or unlabelled:
+            bad = [*bad, *_lines(block, useless)]
+            _set_aside(_lines(block, unlabelled), result, quarantine)
             kept = np.ones(rows.num_rows, np.bool_)
-            kept[list(useless)] = False
+            kept[[*useless, *unlabelled]] = False
             rows, splits = rows.filter(pa.array(kept)), splits[kept]
         if bad:
             _account(bad, result, quarantine)
@@ -237,6 +240,14 @@ class Converter:
             missing = typed.whole(rows.column(name)).is_null().to_numpy(zero_copy_only=False)
             found.update(dict.fromkeys(np.flatnonzero(missing).tolist(), f"column {name}: no value (data.required)"))
         return dict(sorted(found.items()))
+
+    def _unlabelled(self, rows: pa.Table, *, except_for: Mapping[int, str]) -> dict[int, str]:
+        """Finds the rows that lack nothing but the label, with the reason."""
+        label = self._plan.label
+        if label is None or label not in rows.column_names or not rows.num_rows:
+            return {}
+        missing = typed.whole(rows.column(label)).is_null().to_numpy(zero_copy_only=False)
+        return {row: f"column {label}: no label" for row in np.flatnonzero(missing).tolist() if row not in except_for}
 
     def _write(self, rows: pa.Table, splits: npt.NDArray[np.int64], unit: Unit, shards: _Shards) -> None:
         if not rows.num_rows:
@@ -275,8 +286,31 @@ def _as_list(column: pa.ChunkedArray) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array(offsets, mask=missing), values.drop_null())
 
 
+def _lines(block: Block, reasons: Mapping[int, str]) -> list[BadLine]:
+    """Returns rows of a block, given by their positions, as lines of the quarantine."""
+    places = block.locate(list(reasons)) if reasons else []
+    return [
+        BadLine(line=line, reason=reason, text=text)
+        for reason, (line, text) in zip(reasons.values(), places, strict=True)
+    ]
+
+
+def _set_aside(unlabelled: Sequence[BadLine], result: UnitResult, quarantine: _Quarantine) -> None:
+    """Puts rows without a label into quarantine; they are not malformed."""
+    if not unlabelled:
+        return
+    quarantine.write(_entries(unlabelled, result))
+    result.quarantined += len(unlabelled)
+    result.unlabelled += len(unlabelled)
+    result.unlabelled_lines = [*result.unlabelled_lines, unlabelled[0].line][:1]
+
+
+def _entries(bad: Sequence[BadLine], result: UnitResult) -> list[dict[str, Any]]:
+    return [{"file": result.path, "line": entry.line, "reason": entry.reason, "text": entry.text} for entry in bad]
+
+
 def _account(bad: Sequence[BadLine], result: UnitResult, quarantine: _Quarantine) -> None:
-    entries = [{"file": result.path, "line": entry.line, "reason": entry.reason, "text": entry.text} for entry in bad]
+    entries = _entries(bad, result)
     quarantine.write(entries)
     result.quarantined += len(bad)
     result.examples += entries[: _EXAMPLES_KEPT - len(result.examples)]

@@ -30,10 +30,10 @@ PATTERN = "span-{SPAN}/v-{VERSION}/*.csv"
 BEAM = ["--runner=DirectRunner", "--direct_running_mode=in_memory", "--sdk_container_image=unused"]
 
 
-def run(root, out, pattern=PATTERN, *, schema=SCHEMA, choice=None, fingerprint=None, **options):
+def run(root, out, pattern=PATTERN, *, schema=SCHEMA, choice=None, fingerprint=None, label=None, **options):
     """Runs the executor with what the component would give it; returns the artifact."""
     data = settings.Data(path=f"{root}/{pattern}", **{"window": 100, **options})
-    node = ExampleGen(data, schema_path=schema, spans=choice, input_fingerprint=fingerprint)
+    node = ExampleGen(data, schema_path=schema, spans=choice, input_fingerprint=fingerprint, label=label)
     artifact = standard_artifacts.Examples()
     artifact.uri = str(out)
     context = BaseBeamExecutor.Context(beam_pipeline_args=BEAM, tmp_dir=str(out))
@@ -149,7 +149,7 @@ def test_the_summary_adds_up(good, artifact):
     for span in told["spans"]:
         (file,) = span["files"]
         path = good / f"span-{span['span']}" / "v-1" / humidity.FILE
-        assert file == {"path": str(path), "size": path.stat().st_size, "rows": 2000, "quarantined": 0}
+        assert file == {"path": str(path), "size": path.stat().st_size, "rows": 2000, "quarantined": 0, "unlabelled": 0}
     assert told["quarantined"] == 0
     assert told["fingerprint"] == artifact.get_string_custom_property("input_fingerprint")
 
@@ -514,10 +514,24 @@ def test_every_row_tells_its_span_where_that_is_asked_for(good, artifact, tmp_pa
     assert [problem.action for problem in caught.value.problems] == ["Choose another name for data.span_column."]
 
 
-def test_data_that_changed_since_the_run_was_planned_is_logged(good, tmp_path, caplog):
-    artifact = run(good, tmp_path, fingerprint="another")
-    assert "changed since" in caplog.text
-    assert artifact.get_string_custom_property("input_fingerprint") == summary(artifact)["fingerprint"]
+def test_a_file_that_changed_between_planning_and_reading_is_an_error(tmp_path):
+    humidity.generate(tmp_path, spans=2, rows=300)
+    planned = spans.resolve(settings.Data(path=f"{tmp_path}/{PATTERN}", window=100)).fingerprint
+    artifact = run(tmp_path, tmp_path / "out", fingerprint=planned)
+    assert artifact.get_string_custom_property("input_fingerprint") == planned
+    growing = tmp_path / "span-2" / "v-1" / humidity.FILE
+    with growing.open("a") as file:
+        file.write("1.0,2.0,3,4,20.5\n")
+    with pytest.raises(BadInput) as caught:
+        run(tmp_path, tmp_path / "late", fingerprint=planned)
+    (problem,) = caught.value.problems
+    assert problem.where == f"{tmp_path}/{PATTERN}"
+    assert problem.found == (
+        "files that changed between the planning of the run and their reading; the last to change was "
+        f"{growing}, now {growing.stat().st_size:,} bytes"
+    )
+    assert "*.tmp" in problem.action
+    assert not list((tmp_path / "late").glob("Split-*"))
 
 
 def test_a_file_that_went_away_is_told():

@@ -228,6 +228,56 @@ def test_required_columns_send_rows_without_them_to_quarantine(tmp_path):
     assert [p.found for p in refused(tmp_path, "x.csv", required=["labl"])] == ["column 'labl', which there is not"]
 
 
+def test_rows_without_a_label_are_set_aside_and_are_not_malformed(tmp_path):
+    made = table(label=pa.array([1.0] * 57 + [None] * 3 + [math.nan] + [2.0] * 139))
+    for name, format_, line in (("x.csv", "csv", 59), ("x.parquet", "parquet", 58), ("x.tfrecord", "tfrecord", 58)):
+        write_table(tmp_path, name, made)
+        artifact = run(
+            tmp_path, tmp_path / f"out-{format_}", name, schema=None, format=format_, label="label",
+            max_malformed_share=0.0,
+        )  # fmt: skip
+        assert [(entry["line"], entry["reason"]) for entry in quarantine(artifact)] == [
+            (line + row, "column label: no label") for row in range(4)
+        ], format_
+        assert sum(everything(artifact).values()) == ROWS - 4
+        told = summary(artifact)
+        assert (told["quarantined"], told["unlabelled"], told["spans"][0]["files"][0]["unlabelled"]) == (4, 4, 4)
+        # Without them every other row stays where it was.
+        kept = run(tmp_path, tmp_path / f"all-{format_}", name, schema=None, format=format_)
+        for split in artifact.splits:
+            assert not Counter(rows(artifact, split)) - Counter(rows(kept, split))
+
+
+@pytest.mark.parametrize(("labels", "share"), [([None] * ROWS, 0.05), ([1.0] * 189 + [None] * 11, 0.05)])
+def test_a_span_without_labels_is_refused(tmp_path, labels, share):
+    write_table(tmp_path, "day-1.parquet", table(label=pa.array([1.0] * ROWS)))
+    write_table(tmp_path, "day-2.parquet", table(label=pa.array(labels, pa.float64())))
+    asked = {"format": "parquet", "label": "label"}
+    (problem,) = refused(tmp_path, "day-{SPAN}.parquet", **asked, max_unlabelled_share=share)
+    count = labels.count(None)
+    assert problem.where == "span 2, column 'label'"
+    assert problem.found == (
+        f"{count} of 200 rows without a label ({count / 200:.2%}), the first of them {tmp_path}/day-2.parquet, "
+        f"row {labels.index(None) + 1}"
+    )
+    assert problem.expected == "at most 5.00% of a span's rows (data.max_unlabelled_share)"
+    assert "when its labels have come" in problem.action
+    artifact = run(
+        tmp_path, tmp_path / "out", "day-{SPAN}.parquet", schema=None, **asked, max_unlabelled_share=1.0
+    )  # fmt: skip
+    assert summary(artifact)["unlabelled"] == count
+    assert sum(everything(artifact).values()) == 400 - count
+
+
+def test_a_label_that_is_required_makes_a_row_malformed(tmp_path):
+    write_table(tmp_path, "x.csv", table(label=pa.array([1.0] * 57 + [None] + [2.0] * 142)))
+    artifact = run(tmp_path, tmp_path / "out", "x.csv", schema=None, label="label", required=["label"])
+    assert [entry["reason"] for entry in quarantine(artifact)] == ["column label: no value (data.required)"]
+    assert summary(artifact)["unlabelled"] == 0
+    (problem,) = refused(tmp_path, "x.csv", label="lable")
+    assert (problem.where, problem.found) == ("label.column", "column 'lable', which there is not")
+
+
 # --- records ---------------------------------------------------------------------------------------------------------
 
 
