@@ -863,6 +863,7 @@ class Evaluation(Section):
 DataCheck = Literal[
     "rows",
     "label",
+    "weights",
     "empty",
     "missing_column",
     "new_column",

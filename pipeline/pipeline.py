@@ -78,6 +78,7 @@ def create_pipeline(config: Config, environment: Environment, *, pins: Pins | No
         champion=champion,
         validation=config.validation,
         label=config.label.column,
+        weights=config.weights.column if config.weights else None,
     )
     transform = Transform(
         examples=examples,
@@ -136,6 +137,8 @@ def create_pipeline(config: Config, environment: Environment, *, pins: Pins | No
             sort_keys=True,
         ),
     )
+    for node in (example_gen, statistics_gen, transform, evaluator):
+        node.with_beam_pipeline_args(environment.beam.for_node(node.id).arguments())
     return tfx.dsl.Pipeline(
         pipeline_name=config.name,
         pipeline_root=str(root / "artifacts"),
@@ -155,7 +158,6 @@ def create_pipeline(config: Config, environment: Environment, *, pins: Pins | No
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
             str(root / "metadata.db")
         ),
-        beam_pipeline_args=environment.beam.arguments(),
     )
 
 

@@ -56,12 +56,13 @@ def rows(splits: Mapping[str, Dataset], *, min_rows: int) -> Iterator[Finding]:
 
 
 def label(splits: Mapping[str, Dataset], *, column: str) -> Iterator[Finding]:
-    """Finds splits in which no row has a label: nothing could be learned or measured there."""
+    """Finds splits in which no row has a label, or all have the same: nothing could be learned or measured there."""
     for split, dataset in splits.items():
         if not dataset.num_examples:
             continue
         statistics = columns(dataset).get(column)
         if statistics is not None and _present(statistics):
+            yield from _one_label(split, column, statistics)
             continue
         yield Finding(
             column=column,
@@ -71,6 +72,57 @@ def label(splits: Mapping[str, Dataset], *, column: str) -> Iterator[Finding]:
             found="no such column" if statistics is None else "no value in any row",
             expected="the label",
             action="Look whether the column was renamed or has not been filled in yet.",
+        )
+
+
+def _one_label(split: str, column: str, statistics: Column) -> Iterator[Finding]:
+    value = _only_value(statistics)
+    if value is None:
+        return
+    learned = split == "train"
+    for_what = "nothing to learn" if learned else "little to measure"
+    yield Finding(
+        column=column,
+        check="label",
+        severity=Severity.ERROR if learned else Severity.WARNING,
+        splits=(split,),
+        found=f"one label only: {value} in every row",
+        expected="at least two different labels, for there is "
+        + ("nothing to learn" if learned else "little to measure"),
+        action="Look whether the rows of the others were lost at the source, or name another label.column."
+        if learned
+        else "Give the split a larger share in data.splits, or bring in more rows (data.window).",
+    )
+
+
+def _only_value(statistics: Column) -> str | None:
+    """Returns the value that all rows have, in words; None where there are several."""
+    if statistics.HasField("num_stats"):
+        numbers = statistics.num_stats
+        return f"{numbers.min:.6g}" if numbers.min == numbers.max else None
+    words = statistics.string_stats
+    return repr(words.top_values[0].value) if words.unique == 1 and words.top_values else None
+
+
+def weights(splits: Mapping[str, Dataset], *, column: str | None) -> Iterator[Finding]:
+    """Finds the splits that training looks at in which no row counts; a missing weight counts, a negative one is 0."""
+    for split, dataset in splits.items():
+        statistics = columns(dataset).get(column or "")
+        if split not in ("train", "eval") or statistics is None or not statistics.HasField("num_stats"):
+            continue
+        numbers = statistics.num_stats
+        if not _present(statistics) or numbers.max > 0 or numbers.common_stats.num_missing:
+            continue
+        yield Finding(
+            column=column,
+            check="weights",
+            severity=Severity.ERROR,
+            splits=(split,),
+            found="the weight 0 in every row"
+            if numbers.min == 0
+            else f"no weight above 0: {numbers.min:.6g} to {numbers.max:.6g}",
+            expected="rows that count: weights above 0",
+            action="Look what fills the column, or take it out of weights.column.",
         )
 
 

@@ -22,6 +22,7 @@ class ExampleValidatorSpec(component_spec.ComponentSpec):
     PARAMETERS: ClassVar[dict[str, component_spec.ExecutionParameter]] = {
         executor.VALIDATION_KEY: component_spec.ExecutionParameter(type=str),
         executor.LABEL_KEY: component_spec.ExecutionParameter(type=str),
+        executor.WEIGHTS_KEY: component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS: ClassVar[dict[str, component_spec.ChannelParameter]] = {
         **standard_component_specs.ExampleValidatorSpec.INPUTS,
@@ -56,6 +57,7 @@ class ExampleValidator(base_component.BaseComponent):
         schema: types.BaseChannel,
         validation: settings.Validation,
         label: str,
+        weights: str | None = None,
         champion: types.BaseChannel | None = None,
         examples: types.BaseChannel | None = None,
     ) -> None:
@@ -66,6 +68,7 @@ class ExampleValidator(base_component.BaseComponent):
             schema: Channel of `Schema`.
             validation: what is checked beside the schema.
             label: the raw column to predict.
+            weights: the raw column of the rows' weights, if there is one.
             champion: Channel of `Model` from Champion; it may hold none.
             examples: Channel of `Examples` from ExampleGen; without it spans and conditions are not checked.
         """
@@ -79,6 +82,7 @@ class ExampleValidator(base_component.BaseComponent):
                     standard_component_specs.ANOMALIES_KEY: types.Channel(type=standard_artifacts.ExampleAnomalies),
                     executor.VALIDATION_KEY: validation.model_dump_json(),
                     executor.LABEL_KEY: label,
+                    **({} if weights is None else {executor.WEIGHTS_KEY: weights}),
                 },
                 **inputs,
             )

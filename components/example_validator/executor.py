@@ -31,6 +31,7 @@ from evergreen.errors import GateRefusal
 
 VALIDATION_KEY = "validation"
 LABEL_KEY = "label"
+WEIGHTS_KEY = "weights"
 CHAMPION_KEY = "champion"
 SPANS_FILE = "spans.json"
 """What is remembered of the spans; Pusher takes it into the bundle, where the next run's gate finds it."""
@@ -54,7 +55,8 @@ class Executor(base_executor.BaseExecutor):
             input_dict: `statistics` (`ExampleStatistics`), `schema` (`Schema`), `examples` (`Examples`) for what
                 statistics do not tell and, where there is a Champion node, `champion` (`Model`, which may hold none).
             output_dict: `anomalies` (`ExampleAnomalies`): `Split-<name>/SchemaDiff.pb`, `report.json` and `spans.json`.
-            exec_properties: `validation` (JSON of `settings.Validation`) and `label` (the raw column).
+            exec_properties: `validation` (JSON of `settings.Validation`), `label` (the raw column) and, where rows are
+                weighted by one, `weights` (the raw column).
 
         Raises:
             BadInput: when a condition of the configuration names a column that there is not.
@@ -90,6 +92,7 @@ class Executor(base_executor.BaseExecutor):
             champion_version=version,
             validation=validation,
             label=label,
+            weights=exec_properties.get(WEIGHTS_KEY) or None,
             skew=_skew(splits, schema, validation.max_split_skew),
             judged=spans_found,
             custom_found=custom_found,
@@ -146,6 +149,7 @@ def _check(
     champion_version: int | None,
     validation: settings.Validation,
     label: str,
+    weights: str | None,
     skew: Mapping[str, anomalies_pb2.Anomalies],
     judged: Judged | None,
     custom_found: Sequence[Finding],
@@ -153,6 +157,7 @@ def _check(
     found = [
         *checks.rows(splits, min_rows=validation.min_rows),
         *checks.label(splits, column=label),
+        *checks.weights(splits, column=weights),
     ]
     for name, dataset in splits.items():
         found.extend(checks.anomalies(anomalies[name], split=name, dataset=dataset, schema=schema))

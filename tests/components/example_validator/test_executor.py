@@ -66,6 +66,8 @@ def run(
     *,
     champion: pd.DataFrame | None = None,
     validation: settings.Validation | None = None,
+    weights: str | None = None,
+    types: Mapping[str, type] | None = None,
 ) -> Outcome:
     stats, schema = standard_artifacts.ExampleStatistics(), standard_artifacts.Schema()
     reference, output = standard_artifacts.Model(), standard_artifacts.ExampleAnomalies()
@@ -77,7 +79,11 @@ def run(
         (folder / "FeatureStats.pb").write_bytes(statistics(frame).SerializeToString())
     stats.split_names, stats.span = artifact_utils.encode_split_names(list(splits)), 7
     (root / "schema").mkdir()
-    (root / "schema" / "schema.pbtxt").write_text(SCHEMA)
+    schema_of = text_format.Parse(SCHEMA, schema_pb2.Schema())
+    for feature in schema_of.feature:
+        kinds = {str: schema_pb2.BYTES, int: schema_pb2.INT, float: schema_pb2.FLOAT}
+        feature.type = kinds[types[feature.name]] if types and feature.name in types else feature.type
+    (root / "schema" / "schema.pbtxt").write_text(str(schema_of))
     (root / "champion").mkdir()
     (root / "champion" / "champion.json").write_text(json.dumps({"version": 3 if champion is not None else None}))
     if champion is not None:
@@ -89,7 +95,8 @@ def run(
         executor.Executor().Do(
             {"statistics": [stats], "schema": [schema], "champion": [reference]},
             {"anomalies": [output]},
-            {"validation": (validation or settings.Validation()).model_dump_json(), "label": "price"},
+            {"validation": (validation or settings.Validation()).model_dump_json(), "label": "price"}
+            | ({} if weights is None else {"weights": weights}),
         )
     except GateRefusal as error:
         refusal = error
@@ -267,3 +274,56 @@ def test_comparators_of_the_schema_stay_and_the_schema_is_left_as_it_is() -> Non
     assert schema.SerializeToString() == before
     assert copy.feature[1].drift_comparator.infinity_norm.threshold == 0.01
     assert copy.feature[0].drift_comparator.jensen_shannon_divergence.threshold == 0.2
+
+
+@pytest.mark.parametrize(("value", "shown"), [("yes", "'yes'"), (7, "7"), (0.25, "0.25")])
+def test_a_label_of_one_value_stops_the_run_in_one_error(tmp_path: Path, value: object, shown: str) -> None:
+    single, mixed = table(500, 1), table(500, 2)
+    single["price"] = value
+    mixed["price"] = [value, "no" if isinstance(value, str) else value + 1] * 250  # type: ignore[operator]
+    mixed["price"] = mixed["price"].astype(single["price"].dtype)
+    done = run(tmp_path / "train", {"train": single, "eval": single, "test": mixed}, types={"price": type(value)})
+    assert done.refusal is not None
+    (problem,) = done.refusal.problems
+    assert problem.where == "column 'price', splits train, eval"
+    assert problem.found == f"one label only: {shown} in every row"
+    assert problem.expected == "at least two different labels, for there is nothing to learn"
+    assert problem.action.startswith("Look whether the rows of the others were lost at the source")
+    assert done.checks("errors") == {("price", "label")}
+    # Where training has several, a split to measure on that has one is a warning.
+    other = run(tmp_path / "test", {"train": mixed, "test": single}, types={"price": type(value)})
+    assert other.refusal is None
+    assert ("price", "label") in other.checks("warnings")
+
+
+def test_a_label_without_a_value_stops_the_run(tmp_path: Path) -> None:
+    bare = table(500, 1)
+    bare["price"] = np.full(500, np.nan, np.float32)
+    done = run(tmp_path, {"train": bare})
+    assert ("price", "label") in done.checks("errors")
+    found = {(error["column"], error["check"]): error for error in done.report["errors"]}["price", "label"]
+    assert found["found"] == "no value in any row"
+    assert "not been filled in yet" in found["action"]
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [([0.0] * 300, "the weight 0 in every row"), ([0.0, -1.5] * 150, "no weight above 0: -1.5 to 0")],
+)
+def test_weights_that_make_no_row_count_stop_the_run(tmp_path: Path, values: list[float], found: str) -> None:
+    weightless = table(300, 1)
+    weightless["size"] = np.abs(values).astype(np.float32) * np.sign(values)
+    done = run(tmp_path, {"train": weightless, "eval": table(300, 2)}, weights="size")
+    error = next(error for error in done.report["errors"] if error["check"] == "weights")
+    assert (error["column"], error["splits"], error["found"]) == ("size", ["train"], found)
+    assert error["action"] == "Look what fills the column, or take it out of weights.column."
+
+
+def test_weights_of_which_some_count_pass(tmp_path: Path) -> None:
+    some = table(300, 1)
+    some["size"] = ([0.0] * 299) + [0.5]
+    # A test split is measured with every row counting once.
+    none = table(300, 2)
+    none["size"] = 0.0
+    done = run(tmp_path, {"train": some, "test": none}, weights="size")
+    assert "weights" not in {error["check"] for error in done.report["errors"]}
