@@ -21,6 +21,8 @@ from serving.rows import Text
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _INT64 = np.iinfo(np.int64)
 _SHOWN = 10
+_MOST_VALUES = 256
+"""Values of a row that a model may read at the most: no feature takes more (`settings.MaxValues`)."""
 
 
 class Kind(enum.Enum):
@@ -53,6 +55,8 @@ class Column:
     name: str
     kind: Kind
     required: bool = True
+    several: bool = False
+    """Whether a row may have several values: the tensor is [rows, n], with missing values behind a row's last one."""
     low: float = -math.inf
     """The smallest number admitted."""
     high: float = math.inf
@@ -65,12 +69,16 @@ class Column:
         """Converts a batch of the column.
 
         Args:
-            values: one a row, `None` where the row lacks the column; `Text` where the format knows only text.
+            values: one a row, `None` where the row lacks the column; `Text` where the format knows only text; a list
+                where the column admits several.
 
         Returns:
-            The tensor, shape [rows], dtype float32, int64 or object (bytes), and what is wrong by the index of the
-            row; a refused value is missing in the tensor.
+            The tensor, shape [rows], or [rows, n] with n of at least 1 where the column admits several values, dtype
+            float32, int64 or object (bytes), and what is wrong by the index of the row; a refused value is missing in
+            the tensor.
         """
+        if self.several:
+            return self._encode_lists(values)
         array = self._all_good(values)
         if array is not None:
             return array, {}
@@ -85,6 +93,34 @@ class Column:
                     where=f"column {self.name!r}", found=error.found, expected=error.expected, action=error.action
                 )
         return np.array(encoded, dtype=_DTYPES[self.kind]), refused
+
+    def _encode_lists(self, values: Sequence[object]) -> tuple[npt.NDArray[Any], dict[int, Problem]]:
+        """Converts all values of all rows at once, and puts them back into their rows."""
+        rows = [_as_list(value, self.kind) for value in values]
+        lengths = np.array([len(row) for row in rows], np.int64)
+        owners = np.repeat(np.arange(len(rows)), lengths)
+        places = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        one = dataclasses.replace(self, several=False, required=True)
+        every = [value for row in rows for value in row]
+        flat, wrong = one.encode(every)
+        matrix = np.full((len(rows), int(np.clip(lengths.max(initial=1), 1, _MOST_VALUES))), _MISSING[self.kind])
+        matrix = matrix.astype(_DTYPES[self.kind])
+        kept = places < matrix.shape[1]
+        matrix[owners[kept], places[kept]] = flat[kept]
+        refused: dict[int, Problem] = {}
+        for index, problem in wrong.items():
+            hole = {"found": "nothing within a list", "action": "Leave it out of the list."}
+            words = hole if self._is_missing(every[index]) else {}
+            refused.setdefault(int(owners[index]), dataclasses.replace(problem, **words))
+        if self.required:
+            empty = Problem(
+                where=f"column {self.name!r}",
+                found="no value",
+                expected=self._expected(),
+                action="Give every row this column.",
+            )
+            refused.update(dict.fromkeys(np.flatnonzero(lengths == 0).tolist(), empty))
+        return matrix, refused
 
     def _all_good(self, values: Sequence[object]) -> npt.NDArray[Any] | None:
         """Returns the tensor when every value is there and admitted, else `None`: then each must be looked at."""
@@ -204,6 +240,18 @@ def _quickly_typed(
     return values if found <= types else None
 
 
+def _as_list(value: object, kind: Kind) -> Sequence[object]:
+    """Returns the values of a row; a single one stands for a list of one, and nothing for an empty list.
+
+    The empty text between others is left out, as nothing is learned of it in training; any other hole is refused.
+    """
+    if isinstance(value, (list, tuple)):
+        return [one for one in value if one != ""] if kind is Kind.TEXT else value
+    nothing = value is None or (isinstance(value, float) and math.isnan(value))
+    nothing = nothing or (isinstance(value, str) and not value.strip())
+    return [] if nothing else [value]
+
+
 def _parsed(text: Text, kind: Kind) -> object:
     """Reads a number out of a format that knows only text; nothing is missing, anything else stays a text."""
     if not text.strip():
@@ -228,7 +276,7 @@ def _short(text: str) -> str:
 # --- the schema ------------------------------------------------------------------------------------------------------
 
 
-def column_of(name: str, kind: Kind, feature: Any, shared_domains: Iterable[Any]) -> Column:
+def column_of(name: str, kind: Kind, feature: Any, shared_domains: Iterable[Any], *, several: bool = False) -> Column:
     """Returns what a column admits.
 
     Args:
@@ -237,7 +285,12 @@ def column_of(name: str, kind: Kind, feature: Any, shared_domains: Iterable[Any]
         feature: the `schema_pb2.Feature`, or `None` for a column that the schema does not know: then it is required
             and admits every value of its type.
         shared_domains: the schema's `string_domain`s, which features name by `domain`.
+        several: whether the model reads several values of a row.
     """
+    return dataclasses.replace(_single(name, kind, feature, shared_domains), several=several)
+
+
+def _single(name: str, kind: Kind, feature: Any, shared_domains: Iterable[Any]) -> Column:
     if feature is None:
         return Column(name=name, kind=kind)
     required = bool(feature.presence.min_fraction >= 1.0)

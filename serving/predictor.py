@@ -53,7 +53,8 @@ class Predictor:
         """Puts a predictor together; `load` and `from_registry` are how to get one.
 
         Args:
-            ask: the model: raw columns by name, shape [rows], to outputs, shape [rows] or [rows, n].
+            ask: the model: raw columns by name, shape [rows] (or [rows, n], of several values a row), to outputs, shape
+                [rows] or [rows, n].
             columns: the columns that the model reads.
             ignored: further columns that a row may have, the label among them.
         """
@@ -85,7 +86,13 @@ class Predictor:
         inputs = signature.structured_input_signature[1]
         asked = signatures.read_inputs(os.fspath(model_dir)) or {name: name for name in inputs}
         columns = [
-            column_of(column, kinds[inputs[name].dtype], features.get(column), schema.string_domain)
+            column_of(
+                column,
+                kinds[inputs[name].dtype],
+                features.get(column),
+                schema.string_domain,
+                several=inputs[name].shape.rank == 2,
+            )
             for column, name in sorted(asked.items())
         ]
 
@@ -116,8 +123,9 @@ class Predictor:
         """Answers each row, in order.
 
         Args:
-            rows: raw columns by name; a column that is missing, null, or "" where a text belongs has no value. The
-                label and other columns of the schema that the model does not read are ignored.
+            rows: raw columns by name; a column that is missing, null, or "" where a text belongs has no value, and one
+                of which the model reads several values may hold a list. The label and other columns of the schema that
+                the model does not read are ignored.
             batch_size: rows that go through the model at once.
 
         Yields:

@@ -70,3 +70,28 @@ def save_classifier(folder: Path) -> Path:
     concrete = module.raw.get_concrete_function(tf.TensorSpec([None], tf.float32, name="beta1"))
     tf.saved_model.save(module, str(folder), signatures={"raw": concrete})
     return folder
+
+
+LISTS = """
+feature { name: "tags" type: BYTES string_domain { value: "a" value: "b" } }
+feature { name: "sizes" type: FLOAT presence { min_fraction: 1.0 } float_domain { min: 0 } }
+"""
+"""Columns of several values a row."""
+
+
+def save_lists(folder: Path) -> Path:
+    """Saves the sum of a row's sizes plus 100 for each of its tags; what is missing adds 0."""
+    import tensorflow as tf
+
+    class Lists(tf.Module):
+        @tf.function
+        def raw(self, tags, sizes):
+            sizes = tf.where(tf.math.is_nan(sizes), tf.zeros_like(sizes), sizes)
+            counted = tf.reduce_sum(tf.cast(tags != "", tf.float32), axis=1)
+            return {"prediction": tf.reduce_sum(sizes, axis=1) + 100.0 * counted}
+
+    module = Lists()
+    types = {"tags": tf.string, "sizes": tf.float32}
+    specs = {name: tf.TensorSpec([None, None], dtype, name=name) for name, dtype in types.items()}
+    tf.saved_model.save(module, str(folder), signatures={"raw": module.raw.get_concrete_function(**specs)})
+    return folder

@@ -87,8 +87,7 @@ def _one_label(split: str, column: str, statistics: Column) -> Iterator[Finding]
         severity=Severity.ERROR if learned else Severity.WARNING,
         splits=(split,),
         found=f"one label only: {value} in every row",
-        expected="at least two different labels, for there is "
-        + ("nothing to learn" if learned else "little to measure"),
+        expected=f"at least two different labels, for there is {for_what}",
         action="Look whether the rows of the others were lost at the source, or name another label.column."
         if learned
         else "Give the split a larger share in data.splits, or bring in more rows (data.window).",

@@ -180,6 +180,57 @@ def test_a_model_without_raw_columns_and_a_schema_that_is_broken_are_told(tmp_pa
         Predictor.load(model, bundle_dir=tmp_path)
 
 
+# --- several values a row ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    folder = tmp_path_factory.mktemp("lists")
+    (folder / "schema.pbtxt").write_text(models.LISTS)
+    return Predictor.load(models.save_lists(folder / "model"), bundle_dir=folder)
+
+
+def test_lists_of_any_length_are_answered_row_by_row(lists: Predictor):
+    rows: list[dict[str, object]] = [
+        {"tags": ["a", "b"], "sizes": [1.5, 2]},
+        {"tags": "a", "sizes": 4},
+        {"tags": [], "sizes": [1, 2, 3, 4]},
+        {"sizes": [0.25]},
+        {"tags": ["", "b"], "sizes": (8.0,)},
+        {"tags": None, "sizes": Text("2.5")},
+    ]
+    expected = [203.5, 104.0, 10.0, 0.25, 108.0, 2.5]
+    assert answered(lists, *rows) == expected
+    # Alone, too: a batch is as wide as its longest list.
+    assert [answered(lists, row) for row in rows] == [[value] for value in expected]
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "found"),
+    [
+        ({"tags": ["a", "c"]}, "column 'tags'", "the text 'c'"),
+        ({"tags": ["a", None]}, "column 'tags'", "nothing within a list"),
+        ({"tags": ["a", 3]}, "column 'tags'", "the number 3"),
+        ({"tags": {"a": 1}}, "column 'tags'", "the object {'a': 1}"),
+        ({"sizes": [1.0, "2"]}, "column 'sizes'", "the text '2'"),
+        ({"sizes": [1.0, float("nan")]}, "column 'sizes'", "nothing within a list"),
+        ({"sizes": [1.0, -2.0]}, "column 'sizes'", "-2.0"),
+        ({"sizes": [[1.0]]}, "column 'sizes'", "the array [1.0]"),
+        ({"sizes": []}, "column 'sizes'", "no value"),
+        ({"sizes": None}, "column 'sizes'", "no value"),
+    ],
+)
+def test_a_bad_value_within_a_list_costs_its_row_only(
+    change: dict[str, object], where: str, found: str, lists: Predictor
+):
+    good: dict[str, object] = {"tags": ["b"], "sizes": [1.0]}
+    assert answered(lists, good, {**good, **change}, good) == [101.0, [(where, found)], 101.0]
+
+
+def test_a_list_where_one_value_belongs_is_still_refused(predictor: Predictor):
+    assert answered(predictor, {**GOOD, "machine": ["a"]}) == [[("column 'machine'", "the array ['a']")]]
+
+
 # --- the verb --------------------------------------------------------------------------------------------------------
 
 
