@@ -124,11 +124,6 @@ def told(folder: str, trial_id: str) -> dict[str, Any]:
     return said
 
 
-def log(folder: str, worker: str) -> str:
-    """Names the file that a worker's output goes to."""
-    return os.path.join(folder, "logs", f"{worker}.log")
-
-
 class TrialRunner(keras_tuner.engine.base_tuner.BaseTuner):
     """Runs the trials that an oracle hands out, in this process; in a worker the oracle is asked over the network."""
 

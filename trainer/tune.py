@@ -2,20 +2,15 @@
 
 The search lives in a folder keyed by what decides it (data, configuration). Keras Tuner's oracle says what is tried
 next, writes down every trial, and takes its own files up again after a kill. Several trials at a time are processes of
-their own (`python -m trainer.tune_worker`), which ask the oracle in this process over Keras Tuner's own protocol: one
-GPU each where there are GPUs, else an equal share of the cores. Only the train split is read; a part of it judges.
+their own (`trainer.workers`), which ask the oracle in this process. Only the train split is read; a part of it judges.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent import futures
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras_tuner
@@ -23,6 +18,7 @@ import tensorflow as tf
 
 from evergreen import errors, progress, settings
 from trainer import checkpoints, hyperparameters, trials
+from trainer import workers as workers_lib
 
 if TYPE_CHECKING:
     from tfx.components.trainer.fn_args_utils import FnArgs
@@ -159,7 +155,7 @@ class Search:
         """Takes what decides the search, and takes up what an earlier process left of it."""
         self._setting = setting
         self._tuning = setting.tuning
-        self._workers = self._tuning.parallel_trials or _devices()
+        self._workers = self._tuning.parallel_trials or workers_lib.devices()
         self._seconds = 0.0
         self._before = 0
         self.oracle = trials.oracle(setting)
@@ -233,97 +229,30 @@ class Search:
             tf.io.gfile.rmtree(self._setting.folder)
 
     def _search_in_workers(self) -> None:
-        with _serve(self.oracle) as port:
-            workers = {f"worker{n}": _start(self._setting, n, self._workers, port) for n in range(self._workers)}
-            try:
-                self._watch(workers, port)
-            finally:
-                for process in workers.values():
-                    process.kill()
-                    process.wait()
-
-    def _watch(self, workers: dict[str, subprocess.Popen[bytes]], port: int) -> None:
         """Waits for all workers; the trial of one that was killed has failed, and another process takes its place."""
+        running = {f"worker{number}" for number in range(self._workers)}
         restarts, told = 0, -1
-        while workers:
-            time.sleep(_POLL_SECONDS)
-            ended = len(self.oracle.end_order)
-            if ended != told:
-                told = ended
-                progress.report(f"{ended} trials")
-            for number, (name, process) in enumerate(list(workers.items())):
-                status = process.poll()
-                if status is None:
-                    continue
-                del workers[name]
-                if status == 0:
-                    continue
-                trials.give_up(self.oracle, name)
-                if restarts == _MAX_RESTARTS:
-                    raise RuntimeError(f"{name} ended with {status}; see {trials.log(self._setting.folder, name)}")
-                restarts += 1
-                workers[name] = _start(self._setting, number, self._workers, port, name=name)
-
-
-def _devices() -> int:
-    """Returns how many trials run at a time: one a GPU, else one a core."""
-    gpus = tf.config.list_physical_devices("GPU")
-    return len(gpus) or len(os.sched_getaffinity(0))
-
-
-@contextlib.contextmanager
-def _serve(oracle: Any) -> Iterator[int]:
-    """Lets workers on this machine ask the oracle; gives the port."""
-    import grpc
-    from keras_tuner.src import protos
-    from keras_tuner.src.distribute import oracle_chief
-
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=1))
-    protos.get_service_grpc().add_OracleServicer_to_server(oracle_chief.OracleServicer(oracle), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield port
-    finally:
-        server.stop(grace=None).wait()
-
-
-def _start(
-    setting: trials.Setting, number: int, workers: int, port: int, *, name: str | None = None
-) -> subprocess.Popen[bytes]:
-    """Starts a worker with its share of the machine."""
-    name = name or f"worker{number}"
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
-    environment = {
-        **os.environ,
-        "KERASTUNER_TUNER_ID": name,
-        "KERASTUNER_ORACLE_IP": "127.0.0.1",
-        "KERASTUNER_ORACLE_PORT": str(port),
-        "TF_NUM_INTRAOP_THREADS": str(threads),
-        "TF_NUM_INTEROP_THREADS": str(threads),
-        "OMP_NUM_THREADS": str(threads),
-    }
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        all_ = visible if len(visible) == len(gpus) else [str(place) for place in range(len(gpus))]
-        environment["CUDA_VISIBLE_DEVICES"] = all_[number % len(all_)]
-    environment.pop("TF_CONFIG", None)
-    path = trials.log(setting.folder, name)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.tune_worker"],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            cwd=os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-        )
-    assert process.stdin is not None
-    process.stdin.write(setting.as_json().encode())
-    process.stdin.close()
-    return process
+        with (
+            workers_lib.serve(self.oracle) as port,
+            workers_lib.Workers(self._setting, port=port, count=self._workers) as workers,
+        ):
+            for name in sorted(running):
+                workers.start(name)
+            while running:
+                for name, status in workers.ended(timeout=_POLL_SECONDS):
+                    running.remove(name)
+                    if status == 0:
+                        continue
+                    trials.give_up(self.oracle, name)
+                    if restarts == _MAX_RESTARTS:
+                        raise RuntimeError(f"{name} ended with {status}; see {workers.log(name)}")
+                    restarts += 1
+                    running.add(name)
+                    workers.start(name)
+                ended = len(self.oracle.end_order)
+                if ended != told:
+                    told = ended
+                    progress.report(f"{ended} trials")
 
 
 def _write_atomically(oracle: Any) -> None:
