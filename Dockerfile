@@ -1,40 +1,63 @@
-# The image of every step on a cluster, of Beam's workers and of the model server: our wheel on the locked packages.
+# The image of every step on a cluster, of Beam's workers and of the model server: our wheel on locked packages.
 #
-#   docker build --build-arg REVISION="$(git rev-parse HEAD)" -t evergreen .
-#   docker run --rm -v "$PWD/data:/app/data" -v "$PWD/runs:/app/runs" evergreen
-ARG BASE=python:3.10-slim-bookworm
+#   make image                                       # where there is no Docker: buildah, on a base of its own making
+#   docker build --build-arg VARIANT=cpu --build-arg REVISION="$(git rev-parse HEAD)" -t evergreen:1 .
+#   docker build --build-arg VARIANT=gpu --build-arg BASE=python@sha256:... -t evergreen:1-gpu .
+#
+# BASE is any Debian 12 with a Python 3.10 on the path; give it by digest where the image is to be the same tomorrow.
+ARG BASE=python:3.10.18-slim-bookworm
 
-# --- the packages of the lock, checked by their hashes, and our own wheel -------------------------------------------
-FROM ${BASE} AS build
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 UV_LINK_MODE=copy UV_NO_CACHE=1
+# --- the packages: decided by the lock alone, so that a change of our code installs nothing again ---------------------
+FROM ${BASE} AS packages
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH \
+    PIP_CERT=/etc/ssl/certs/ca-certificates.crt SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 WORKDIR /src
-# Two packages of the lock come as C++ sources; the compiler stays in this stage.
+# A few packages come as C++ sources; the compiler stays in this stage, and so do pip, uv and setuptools.
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+COPY image/tools.lock ./
+RUN python -m venv /opt/tools \
+ && /opt/tools/bin/python -m pip install --quiet --require-hashes --only-binary :all: -r tools.lock
+# cpu: TensorFlow without CUDA, half as large. gpu: TensorFlow with NVIDIA's libraries.
+ARG VARIANT=cpu
+COPY image/${VARIANT}.lock ./image.lock
+RUN --mount=type=cache,target=/root/.cache/uv \
+    /opt/tools/bin/uv venv --quiet --no-project --python "$(command -v python)" /opt/evergreen \
+ && /opt/tools/bin/uv pip sync --quiet --no-config --compile-bytecode --python /opt/evergreen/bin/python \
+        --require-hashes --build-constraints image.lock image.lock \
+ && cd /opt/evergreen/lib/python3.10/site-packages \
+ && rm -rf tensorflow/include pyarrow/include pyarrow/src pyarrow/tests numpy/tests pandas/tests \
+ && find . \( -name '*.a' -o -name '*.pyi' \) -type f -delete
+RUN /opt/tools/bin/cyclonedx-py environment --output-reproducible --of JSON --output-file /opt/sbom.cdx.json \
+        /opt/evergreen/bin/python
 
-# The lock alone decides this layer: a change of our code does not install 3 GB again.
-COPY requirements.lock ./
-RUN python -m venv /opt/evergreen \
- && awk 'index($0, "uv==") == 1 { on = 1 } on { print } on && !/\\$/ { exit }' requirements.lock > /tmp/uv.lock \
- && /opt/evergreen/bin/pip install --no-deps --require-hashes --only-binary :all: -r /tmp/uv.lock \
- && /opt/evergreen/bin/uv pip sync --python /opt/evergreen/bin/python --require-hashes requirements.lock
-
+# --- our own wheel, a few hundred kilobytes ---------------------------------------------------------------------------
+FROM packages AS wheel
 COPY . .
-RUN /opt/evergreen/bin/python -m pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /tmp/wheels . \
- && /opt/evergreen/bin/python -m pip install --no-deps --no-index /tmp/wheels/*.whl
-
-# --- what runs -------------------------------------------------------------------------------------------------------
-FROM ${BASE}
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="evergreen" org.opencontainers.image.revision="${REVISION}"
-ENV PATH=/opt/evergreen/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
-COPY --from=build /opt/evergreen /opt/evergreen
 # evergreen/revision.py reads it: an image has no git.
-RUN printf '%s\n' "${REVISION}" > /opt/evergreen/lib/python3.10/site-packages/REVISION
+RUN /opt/tools/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir /tmp/wheels . \
+ && /opt/tools/bin/python -m pip --python /opt/evergreen/bin/python install --quiet --no-deps --no-index --no-compile \
+        --target /opt/ours /tmp/wheels/*.whl \
+ && rm -rf /opt/ours/bin \
+ && printf '%s\n' "${REVISION}" > /opt/ours/REVISION \
+ && python -m compileall -q --invalidation-mode unchecked-hash /opt/ours
+
+# --- what runs --------------------------------------------------------------------------------------------------------
+FROM ${BASE}
+ENV PATH=/opt/evergreen/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
+COPY --from=packages /opt/evergreen /opt/evergreen
+COPY --from=packages /opt/sbom.cdx.json /usr/share/sbom/evergreen.cdx.json
+# A number, so that a cluster can see that it is not root; the folders that a run writes to belong to it.
 WORKDIR /app
+RUN mkdir -p data runs && chown 10001:10001 /app data runs
+COPY --from=wheel /opt/ours /opt/evergreen/lib/python3.10/site-packages
 COPY configs configs
 COPY schemas schemas
 COPY local_runner.py ./
-# A number, so that a cluster can see that it is not root; the folders that a run writes to belong to it.
-RUN mkdir -p data runs && chown 10001:10001 /app data runs
+ARG VARIANT=cpu
+ARG REVISION=unknown
+ARG LOCK=unknown
+LABEL org.opencontainers.image.title="evergreen" org.opencontainers.image.revision="${REVISION}" \
+      evergreen.variant="${VARIANT}" evergreen.lock.sha256="${LOCK}"
 USER 10001:10001
 CMD ["python", "local_runner.py"]

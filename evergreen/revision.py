@@ -42,4 +42,12 @@ def code_revision() -> str:
 
 def library_versions() -> dict[str, str]:
     """Returns the installed version of each of `LIBRARIES`."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {name: _version(name) for name in LIBRARIES}
+
+
+def _version(name: str) -> str:
+    """Returns a library's version; TensorFlow is another distribution in an image for machines without GPUs."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return importlib.metadata.version(f"{name}-cpu")

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.entrypoint import logs, notes, translate
+from components.entrypoint import execute, lean, logs, notes, translate
 from evergreen.errors import EvergreenError, ExitCode
 
 _log = logging.getLogger("evergreen.entrypoint")
@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", default="", help="the image that this is, for the records")
     parser.add_argument("--notes", default="", help="folder for what attempts leave for those after them")
     parser.add_argument("--root", default="/", help="under which the launcher keeps its files")
+    parser.add_argument("--eager", dest="lean", action="store_false", help="load TFX whole, as its own entrypoint does")
     return parser
 
 
@@ -119,23 +120,21 @@ def _execute(options: argparse.Namespace, given: translate.Json, *, run: str, be
     inputs_spec = json.loads(options.json_serialized_inputs_spec_args)
     bound = translate.bind(given, options.bind, known={"run_id": run, "image": options.image})
     translated = translate.to_tfx(bound, inputs_spec, declared_outputs=outputs, root=options.root)
-    options.json_serialized_invocation_args = json.dumps(translated)
-    _run_executor(options, list(beam_arguments))
+    _log.info("loading TFX")
+    if options.lean:
+        lean.prepare(without_tensorflow=translate.is_local(translated))
+    execute.run(
+        executor_class_path=options.executor_class_path,
+        executor_input=json.dumps(translated),
+        inputs_spec=options.json_serialized_inputs_spec_args,
+        beam_arguments=beam_arguments,
+    )
     missing = translate.missing_outputs(given, declared_outputs=outputs, root=options.root)
     if missing:
         raise OutputsMissingError(f"no files in {', '.join(missing)}")
     path = Path(given["outputs"]["outputFile"])
     written = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(translate.to_launcher(written, given, root=options.root)), encoding="utf-8")
-
-
-def _run_executor(options: argparse.Namespace, beam_arguments: list[str]) -> None:
-    _log.info("loading TFX")
-    started = time.monotonic()
-    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
-
-    _log.info("TFX loaded in %.1f s", time.monotonic() - started)
-    kubeflow_v2_run_executor._run_executor(options, beam_arguments)  # noqa: SLF001 - TFX's own main is no more
 
 
 def _refuse_again(note: notes.Note) -> int:

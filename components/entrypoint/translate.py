@@ -62,6 +62,14 @@ def to_tfx(executor_input: Json, inputs_spec: Json, *, declared_outputs: Sequenc
     return result
 
 
+def is_local(translated: Json) -> bool:
+    """Says whether the executor input that `to_tfx` made leads to nothing but this machine's own files."""
+    inputs = translated.get("inputs", {})
+    artifacts = [*_artifacts(inputs.get("artifacts", {})), *_artifacts(translated["outputs"].get("artifacts", {}))]
+    places = [artifact.get("uri", "") for _, artifact in artifacts]
+    return not any("://" in str(value) for value in [*places, *inputs.get("parameterValues", {}).values()])
+
+
 def to_launcher(executor_output: Json, executor_input: Json, *, root: str = "/") -> Json:
     """Returns TFX's output metadata as the launcher reads it.
 
