@@ -9,7 +9,7 @@ ARGS ?=
 # The folder that `make tensorboard` shows.
 LOGDIR ?= runs
 
-.PHONY: help run kubeflow test test-fast lint bench bench-data bench-train bench-tune bench-gpu bench-tables tensorboard docs lock clean venv
+.PHONY: help run kubeflow test test-fast lint bench bench-data bench-train bench-tune bench-gpu bench-tables tensorboard docs lock image test-cluster clean venv
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ docs: venv ## Write docs/configuration.md anew from the types
 lock: venv ## Pin requirements.in anew, with hashes
 	@.venv/bin/uv pip compile --python-version 3.10 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-annotate --no-header --quiet $(ARGS) requirements.in -o requirements.lock
+	@sh image/lock.sh $(ARGS)
+
+image: ## Build the image from the Dockerfile with buildah (VARIANT=gpu with CUDA), and write it to image/out
+	@sh image/build.sh
 
 clean: ## Remove .venv, caches and what the benchmarks left; data and runs stay
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis benchmarks/out *.egg-info
