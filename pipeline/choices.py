@@ -32,6 +32,8 @@ _LINEAR_BELOW = 1_000
 _OFTEN = 5
 """Rows from which on a value is worth a weight of its own."""
 _HASH_BUCKETS = 4096
+_MOST_VALUES = 256
+"""What `max_values` may be."""
 _UNLABELLED = "max_unlabelled_share"
 _FEW_WORDS = 3.0
 """Words a value from which a text column is prose."""
@@ -188,6 +190,18 @@ def _verdict(column: Column) -> Feature | LeftOut:
         if verdict := rule(column):
             return verdict
     raise AssertionError(f"no rule for {column.name}")  # the last rules take everything
+
+
+def _several(column: Column) -> Feature | LeftOut | None:
+    """Several values a row: categories together; no kind of feature takes several numbers."""
+    if column.most_values <= 1:
+        return None
+    several = f"up to {column.most_values:,} values a row"
+    if column.type is Type.FLOAT:
+        return LeftOut(column=column.name, reason=f"{several}, of which no kind of feature takes more than the first")
+    feature = _vocabulary(column, f"{several}; ")
+    most = min(_MOST_VALUES, column.most_values)
+    return dataclasses.replace(feature, body={**feature.body, "max_values": most})
 
 
 _Rule = Callable[[Column], Feature | LeftOut | None]
@@ -352,6 +366,7 @@ def _vocabulary(column: Column, because: str) -> Feature:
 _RULES: tuple[_Rule, ...] = (
     _empty,
     _constant,
+    _several,
     _timestamp,
     _epoch,
     _identifier,

@@ -257,7 +257,7 @@ def render(
         "",
         "data:",
         f"  path: {scalar(found.data.path)}",
-        *(["  format: parquet"] if found.format == "parquet" else []),
+        *([] if found.format == "csv" else [f"  format: {found.format}"]),
         *_csv(found),
         *_settings(chosen.data),
         "",

@@ -75,7 +75,8 @@ def presence(column: Column, smallest_split: int) -> Iterator[str]:
     """Yields the lines that say how many rows need a value: all, or what was seen less what chance does."""
     if not column.missing:
         yield "  presence { min_fraction: 1.0 min_count: 1 }"
-        yield "  shape { dim { size: 1 } }"
+        if column.most_values == 1:
+            yield "  shape { dim { size: 1 } }"
         return
     count = 1 if column.present else 0
     yield f"  presence {{ min_fraction: {min_fraction(column, smallest_split)} min_count: {count} }}"
@@ -86,7 +87,9 @@ def _words(column: Column, *, is_label: bool) -> str:
     bounds = column.range()
     spread = f" from {bounds[0]:g} to {bounds[1]:g}" if bounds else ""
     missing = f", {column.missing_share:.1%} missing" if column.missing else ", none missing"
-    return f"{'The label: ' if is_label else ''}{what}{spread}, {column.distinct_in_words()} different{missing}."
+    several = f", up to {column.most_values:,} a row" if column.most_values > 1 else ""
+    role = "The label: " if is_label else ""
+    return f"{role}{what}{spread}, {column.distinct_in_words()} different{several}{missing}."
 
 
 def min_fraction(column: Column, smallest_split: int) -> float:

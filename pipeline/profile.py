@@ -89,7 +89,8 @@ class Column:
     """For a column of times: each format of `settings.Calendar` by the share of the values that it fits."""
     clock: bool = False
     """Whether the times have hours."""
-
+    most_values: int = 1
+    """How many values a row has at the most; of several all are counted, and the first is in the sample."""
     unique_share: float = 1.0
     """The part of the values that are different: of all where they were all counted, else of the sample."""
 
@@ -160,7 +161,9 @@ def look(found: table_source.Found, *, max_rows: int = MAX_ROWS) -> Profile:
         for name, column in texts.items():
             # In TFRecords a column may show up late: where no row has it, it is not there.
             one = seen.setdefault(name, _Seen(name, limit))
-            one.add(column, declared=_declared(table.column(name).type, found.format))
+            several = table_source.most_values(table.column(name))
+            every = table_source.as_text(table.column(name), every=True).drop_null() if several > 1 else None
+            one.add(column, declared=_declared(table.column(name).type, found.format), every=every, most=several)
         sample.add(texts, rows, table.num_rows)
         rows += table.num_rows
     columns = {name: one.column(sample.of(name), rows) for name, one in seen.items()}
@@ -186,8 +189,10 @@ class _Seen:
         self._counts: Counter[str] | None = Counter()
         self._most = 0
         self._placeholders: Counter[str] = Counter()
+        self._most_values = 1
 
-    def add(self, column: Any, *, declared: Type | None) -> None:
+    def add(self, column: Any, *, declared: Type | None, every: Any = None, most: int = 1) -> None:
+        self._most_values = max(self._most_values, most)
         self._declared = declared or self._declared
         values = column.drop_null()
         self._missing += len(column) - len(values)
@@ -198,7 +203,7 @@ class _Seen:
             self._count_numbers(values)
         self._values += len(values)
         if self._counts is not None:
-            self._count_values(values)
+            self._count_values(values if every is None else every)
 
     def _count_numbers(self, values: Any) -> None:
         floats = pc.match_substring_regex(values, _FLOAT)
@@ -255,6 +260,7 @@ class _Seen:
             sample=as_numbers(texts) if type_ is not Type.STRING else texts,
             timestamps=_timestamps(texts) if type_ is Type.STRING else {},
             clock=type_ is Type.STRING and _has_clock(texts),
+            most_values=self._most_values,
         )
 
     def _unique_share(self, counts: dict[str, int], texts: Any, present: int) -> float:

@@ -199,6 +199,9 @@ def _changes(config: Config, schema: Any, looked: profile.Profile, smallest: int
         column = looked.columns.get(name)
         if name in generated:
             continue
+        if column is not None and name == config.label.column:
+            # Rows without a label never reach the gate: `data.max_unlabelled_share` says how many there may be.
+            column = dataclasses.replace(column, missing=0 if column.present else column.missing)
         if column is None:
             use = uses.get(name)
             refusal = f"The configuration reads it ({use}): change that first." if use else None
@@ -228,6 +231,8 @@ def _differences(feature: Any, column: profile.Column, schema: Any) -> Iterator[
     if (1.0 - column.missing_share) < feature.presence.min_fraction:
         allowed = 1.0 - feature.presence.min_fraction
         yield f"missing in {column.missing_share:.1%} of the rows, at most {allowed:.1%} may be"
+    if column.most_values > 1 and feature.HasField("shape"):
+        yield f"up to {column.most_values:,} values a row, the shape allows one"
     yield from _new_values(feature, column, schema)
     yield from _wider_range(feature, column)
 
@@ -285,6 +290,8 @@ def _changed(feature: Any, column: profile.Column, schema: Any, smallest: int) -
     if share < feature.presence.min_fraction:
         new.presence.min_fraction = new_schema.min_fraction(column, smallest)
         new.presence.min_count = 1 if column.present else 0
+        new.ClearField("shape")
+    if column.most_values > 1:
         new.ClearField("shape")
     values = _string_domain(feature, schema)
     if values is not None and column.counts:

@@ -186,7 +186,7 @@ def _tfrecord(files: Sequence[spans.DataFile]) -> Iterator[tuple[pa.Table, int]]
         try:
             for serialized in records.as_numpy_iterator():
                 batch = decoder.DecodeBatch(serialized.tolist())
-                yield pa.table({name: _first(batch.column(at)) for at, name in enumerate(batch.schema.names)}), 0
+                yield pa.table({name: _plain(batch.column(at)) for at, name in enumerate(batch.schema.names)}), 0
         except (tf.errors.DataLossError, RuntimeError, ValueError) as error:
             raise BadInput(
                 [
@@ -198,6 +198,17 @@ def _tfrecord(files: Sequence[spans.DataFile]) -> Iterator[tuple[pa.Table, int]]
                     )
                 ]
             ) from error
+
+
+def _plain(column: Any) -> Any:
+    """Makes a list column one of single values where no row has several, as ExampleGen does."""
+    return column if most_values(column) > 1 else _first(column)
+
+
+def most_values(column: Any) -> int:
+    """Returns how many values a row has at the most; 1 for a column that holds no lists."""
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return int(pc.max(pc.list_value_length(column)).as_py() or 1) if typed.is_list(column.type) else 1
 
 
 def _first(column: Any) -> Any:
@@ -340,15 +351,25 @@ def _delimiter(path: str, encoding: str) -> str:
     return max(_DELIMITERS, key=lambda delimiter: (fields(delimiter), delimiter == ","))
 
 
-def as_text(column: Any) -> Any:
-    """Writes a typed column out as a CSV would hold it; null where it has no value.
+def as_text(column: Any, *, every: bool = False) -> Any:
+    """Writes a typed column out as a CSV would hold it; null where it has no value: empty text and NaN are none.
 
     Args:
-        column: an Arrow array of a Parquet file's column.
+        column: an Arrow array of a Parquet file's column, or of a TFRecord's.
+        every: whether all values of a list follow each other, instead of the first of each row alone.
     """
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if typed.is_list(column.type):
-        column = _first(column.cast(pa.list_(column.type.value_type)))
+        lists = column.cast(pa.list_(column.type.value_type))
+        column = lists.flatten() if every else _first(lists)
+    text = _written(column)
+    nothing = pc.equal(text, "")
+    if pa.types.is_floating(column.type):
+        nothing = pc.or_(nothing, pc.is_in(pc.utf8_lower(text), value_set=pa.array(["nan", "-nan"])))
+    return pc.if_else(nothing, pa.scalar(None, pa.string()), text)
+
+
+def _written(column: Any) -> Any:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_string(column.type):

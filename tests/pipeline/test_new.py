@@ -224,6 +224,74 @@ def test_parquet_keeps_the_types_of_the_file(tmp_path: Path):
     }
 
 
+def typed_table(rows: int) -> Any:
+    """Makes a table with types of its own: NaN and empty text are holes, rows with several tags, sizes and rooms."""
+    import pyarrow as pa
+
+    random = np.random.default_rng(5)
+    tags = [[f"t{place}" for place in sorted(random.choice(6, row % 4, replace=False))] for row in range(rows)]
+    return pa.table(
+        {
+            "x": pa.array([np.nan if row % 10 == 0 else row / 7 for row in range(rows)]),
+            "town": pa.array(["" if row % 8 == 0 else f"town {row % 5}" for row in range(rows)]),
+            "tags": pa.array(tags),
+            "rooms": pa.array([[row % 3, 3 + row % 2] for row in range(rows)], pa.list_(pa.int64())),
+            "sizes": pa.array([[1.5, float(row)] for row in range(rows)], pa.list_(pa.float64())),
+            "one": pa.array([[float(row % 11)] for row in range(rows)], pa.list_(pa.float64())),
+            "y": pa.array([len(tag) + 0.01 * (row % 13) for row, tag in enumerate(tags)]),
+        }
+    )
+
+
+def write_typed(path: Path, table: Any) -> Path:
+    """Writes a table as Parquet, or as TFRecord of tf.Examples as whoever writes them does."""
+    from pyarrow import parquet
+
+    if path.suffix == ".parquet":
+        parquet.write_table(table, path)
+        return path
+    import tensorflow as tf
+
+    kinds = {str: "bytes_list", int: "int64_list", float: "float_list"}
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for row in table.to_pylist():
+            example = tf.train.Example()
+            for name, value in row.items():
+                values = value if isinstance(value, list) else [value]
+                if values:
+                    feature = getattr(example.features.feature[name], kinds[type(values[0])]).value
+                    feature.extend(one.encode() if isinstance(one, str) else one for one in values)
+            writer.write(example.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("ending", ["parquet", "tfrecord"])
+def test_typed_files_are_looked_at_as_a_run_reads_them(tmp_path: Path, ending: str):
+    made = create(tmp_path, write_typed(tmp_path / f"t.{ending}", typed_table(400)), "y")
+    loaded = config.load_config(made.config)
+    assert loaded.data.format == ending
+    # NaN, the empty text and an empty list are holes there too: a schema without them would refuse this very table.
+    assert {name: column.missing for name, column in made.profile.columns.items() if column.missing} == {
+        "x": 40,
+        "town": 50,
+        "tags": 100,
+    }
+    assert {name: feature.body for name, feature in ((one.column, one) for one in made.choices.features)} == {
+        "x": {"kind": "numeric", "missing": "median", "indicator": True},
+        "town": {"kind": "vocabulary"},
+        "tags": {"kind": "vocabulary", "max_values": 3},
+        "rooms": {"kind": "vocabulary", "max_values": 2},
+        "one": {"kind": "numeric"},
+    }
+    assert made.profile.columns["tags"].distinct == 6
+    (sizes,) = [left for left in made.choices.left_out if left.column == "sizes"]
+    assert sizes.reason == "up to 2 values a row, of which no kind of feature takes more than the first"
+    schema = text_format.Parse(made.schema.read_text(), schema_pb2.Schema())
+    shaped = {feature.name for feature in schema.feature if feature.HasField("shape")}
+    assert shaped == {"one", "y"}
+    assert "up to 3 a row" in made.schema.read_text()
+
+
 def test_a_folder_of_spans_becomes_a_pattern(tmp_path: Path):
     columns = {"x": list(np.random.default_rng(1).normal(size=60)), "y": list(range(60))}
     for span in (1, 2):

@@ -176,3 +176,33 @@ def test_a_file_without_a_header_has_the_columns_of_the_schema(problem: config.C
     csv_format = problem.data.csv.model_copy(update={"header": False})
     headless = problem.model_copy(update={"data": problem.data.model_copy(update={"csv": csv_format})})
     assert words(headless) == {"length": "up to 390, the most was 50"}
+
+
+def test_several_values_a_row_where_the_schema_allows_one_are_told(tmp_path: Path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    (tmp_path / "schema.pbtxt").write_text(SCHEMA)
+    deliver(tmp_path, 1, CLEAN)
+    problem = configure(tmp_path)
+    columns = {
+        "length": pa.array([[1, 2], [3]] * 100),
+        "colour": pa.array(["red", "blue"] * 100),
+        "retired": pa.array([1.5] * 200),
+        "price": pa.array([float(row) for row in range(200)]),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    data = problem.data.model_copy(update={"path": f"{tmp_path}/t.parquet", "format": "parquet"})
+    listed = problem.model_copy(update={"data": data})
+    changes = schema_review.diff(listed)
+    assert [(change.column, change.words) for change in changes.changes] == [
+        ("length", "up to 2 values a row, the shape allows one")
+    ]
+    schema_review.accept(listed, changes)
+    assert "shape" not in (tmp_path / "schema.pbtxt").read_text().split("colour")[0]
+    assert not schema_review.diff(listed).changes
+
+
+def test_a_label_that_some_rows_lack_changes_nothing(problem: config.Config, tmp_path: Path):
+    deliver(tmp_path, 2, CLEAN.replace(",7.5\n", ",\n"))
+    assert not schema_review.diff(problem).changes
