@@ -14,13 +14,14 @@ import difflib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 import yaml
 
 from evergreen import expressions, settings, spans
 from evergreen.errors import BadInput, Problem
+from pipeline.beam import Beam
 from pipeline.kubeflow_environment import Kubeflow
 
 Path_ = tuple[str | int, ...]
@@ -62,28 +63,6 @@ class Config(settings.Section):
         return settings.TrainerConfig(
             preprocessing=self.preprocessing(), model=self.model, training=self.training, tuning=self.tuning
         )
-
-
-class Beam(settings.Section):
-    """Which Beam runner does the data work, and how."""
-
-    runner: Literal["DirectRunner"] = "DirectRunner"
-    """Beam's runner."""
-    mode: Literal["in_memory", "multi_threading", "multi_processing"] = "in_memory"
-    """How the DirectRunner works: in this thread, in several, in several processes (which each import TFX anew)."""
-    workers: Annotated[int, pydantic.Field(ge=1)] = 1
-    """Threads or processes."""
-
-    def arguments(self) -> list[str]:
-        """Returns the options as Beam wants them; runner and mode are always named."""
-        return [
-            f"--runner={self.runner}",
-            f"--direct_running_mode={self.mode}",
-            f"--direct_num_workers={self.workers}",
-            # Without an image's name TFX packs itself into a source distribution for every Beam node, four seconds
-            # each, to be shipped to workers that the DirectRunner does not have.
-            "--sdk_container_image=none",
-        ]
 
 
 class Environment(settings.Section):
