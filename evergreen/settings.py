@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, NamedTuple
 
 import pydantic
+import pydantic_core
 
 from evergreen import expressions
 from evergreen.errors import Problem
@@ -776,46 +777,54 @@ class Tuning(Section):
 
     @pydantic.model_validator(mode="after")
     def _sound_space(self) -> Tuning:
-        wrong = [f"{name}: {problem}" for name in self.space for problem in self._wrong_with(name)]
-        if wrong:
-            raise ValueError("a search space of tunable keys; " + "; ".join(wrong))
+        wrong = [
+            pydantic_core.InitErrorDetails(
+                type=pydantic_core.PydanticCustomError("search_space", "{expected}", {"expected": expected}),
+                loc=("space", name),
+                input=found,
+            )
+            for name in self.space
+            for found, expected in self._wrong_with(name)
+        ]
+        if wrong:  # each under its own key: pydantic puts the place of this section before it
+            raise pydantic_core.ValidationError.from_exception_data("Tuning", wrong)
         return self
 
-    def _wrong_with(self, name: str) -> Iterator[str]:
+    def _wrong_with(self, name: str) -> Iterator[tuple[object, str]]:
+        """Yields what was found under a key of the space, and what is expected there."""
         section, _, key = name.partition(".")
         sections: dict[str, type[Section]] = {"model": Model, "training": Training}
         known = [f"{name}.{field}" for name, kind in sections.items() for field in kind.model_fields]
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            yield (
-                f"no such key, did you mean {close[0]}?" if close else "no such key; they begin with model., training."
-            )
+            yield name, f"the key {close[0]}" if close else "a key that begins with model. or training."
             return
         parameter = self.space[name]
         if not isinstance(parameter, ChoiceHyperparameter):
             if parameter.min >= parameter.max:
-                yield f"min {parameter.min} is not below max {parameter.max}"
+                yield parameter.min, f"a min below the max of {parameter.max}"
             if parameter.log and parameter.min <= 0:
-                yield f"a logarithmic scale begins above 0, not at {parameter.min}"
+                yield parameter.min, "a min above 0 on a logarithmic scale"
         values = parameter.values if isinstance(parameter, ChoiceHyperparameter) else [parameter.min, parameter.max]
         for value in values:
             try:
                 sections[section].model_validate({key: value})
             except pydantic.ValidationError as error:
-                yield f"{value!r} cannot be its value ({error.errors()[0]['msg']})"
+                message = error.errors()[0]["msg"]
+                yield value, f"a value that {name} can have: {message[:1].lower()}{message[1:]}"
         yield from self._wrong_with_conditions(parameter)
 
-    def _wrong_with_conditions(self, parameter: Hyperparameter) -> Iterator[str]:
+    def _wrong_with_conditions(self, parameter: Hyperparameter) -> Iterator[tuple[object, str]]:
         if len(parameter.when) > 1:
-            yield "one condition at the most"
+            yield list(parameter.when), "one condition at the most"
         for parent, values in parameter.when.items():
             decides = self.space.get(parent)
             if not isinstance(decides, ChoiceHyperparameter):
-                yield f"its condition {parent} is no choice of this space"
+                yield parent, "a condition on a choice of this space"
             elif lost := [value for value in values if value not in decides.values]:
-                yield f"its condition asks for {lost[0]!r}, which {parent} never is"
+                yield lost[0], f"in the condition, one of the values of {parent}: {decides.values}"
             elif decides.when and parent in decides.when:
-                yield f"its condition {parent} depends on itself"
+                yield parent, "a condition that does not depend on itself"
 
 
 class TrainerConfig(Section):

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 CONFIGURED = "configuration"
 """The source of hyperparameters that nobody searched for."""
+CHAMPION = "champion"
+"""The source of those that the serving model was tuned to."""
+SOURCE = "tuner/source"
+"""Where values on their way to Trainer say that they come from the champion; beside Keras Tuner's own such names."""
 
 
 def space(tuning: settings.Tuning) -> keras_tuner.HyperParameters:
@@ -107,7 +111,8 @@ def apply(
     if not found or config.tuning is None:
         return config, {"source": CONFIGURED, "values": {}}
     values = active(found["values"], config.tuning)
-    return with_values(config, values), {"source": "tuner", "values": values, "space": digest(config)}
+    source = found["values"].get(SOURCE, "tuner")
+    return with_values(config, values), {"source": source, "values": values, "space": digest(config)}
 
 
 def digest(config: settings.TrainerConfig) -> str:

@@ -102,6 +102,9 @@ def reload(of: keras_tuner.Oracle, folder: str) -> int:
     # A trial whose file was written just before the oracle's own was not yet tried, as far as that knows.
     for trial_id in set(of.trials) - set(of.start_order):
         del of.trials[trial_id]
+    # Keras Tuner notes the end of a trial before it takes it off those under way: what has ended is not tried again.
+    waiting = [trial_id for trial_id in dict.fromkeys(of._retry_queue) if trial_id not in of.end_order]  # noqa: SLF001
+    of._retry_queue = waiting  # noqa: SLF001
     return len(of.end_order)
 
 
@@ -166,6 +169,18 @@ class TrialRunner(keras_tuner.engine.base_tuner.BaseTuner):
         Returns:
             The objective, the mean over the trial's trainings.
         """
+        try:
+            score, said = self._run(trial)
+        except Exception as error:
+            self._tell(trial, {"error": str(error)})  # Keras Tuner keeps it to the worker
+            raise
+        self._tell(trial, said)
+        metric = f"val_{self._setting.tuning.objective.metric}"
+        progress.report(f"trial {trial.trial_id}, {metric} {score:.4g}")
+        return {metric: score}
+
+    def _run(self, trial: Any) -> tuple[float, dict[str, Any]]:
+        """Runs a trial's trainings; returns their mean score, and what is told of them."""
         started = time.monotonic()
         values = trial.hyperparameters.values
         config = hyperparameters.with_values(self._setting.config, hyperparameters.active(values, self._setting.tuning))
@@ -177,17 +192,16 @@ class TrialRunner(keras_tuner.engine.base_tuner.BaseTuner):
             scores.append(best(history[metric]))
             curves.append(history)
             epochs += ran
-        score = statistics.fmean(scores)
-        said = {
+        return statistics.fmean(scores), {
             "epochs": epochs,
             "seconds": round(time.monotonic() - started, 3),
             "worker": self.tuner_id,
             "curves": curves,
         }
+
+    def _tell(self, trial: Any, said: dict[str, Any]) -> None:
         with tf.io.gfile.GFile(os.path.join(self.get_trial_dir(trial.trial_id), _TOLD), "w") as file:
             file.write(json.dumps(said))
-        progress.report(f"trial {trial.trial_id}, {metric} {score:.4g}")
-        return {metric: score}
 
     def _train(self, config: settings.TrainerConfig, trial: Any, execution: int) -> tuple[fitting.History, int]:
         """Runs one training of a trial; returns its curves, and its epochs without those that it went on from."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras_tuner
@@ -110,8 +110,11 @@ class Known:
     def __init__(self, config: settings.TrainerConfig, values: Mapping[str, Any]) -> None:
         """Takes the values by dotted key."""
         assert config.tuning is not None
+        self._tuning = config.tuning
         space = hyperparameters.space(config.tuning)
-        space.values = {**space.values, **hyperparameters.encoded(values)}
+        space.values = {
+            **space.values, **hyperparameters.encoded(values), hyperparameters.SOURCE: hyperparameters.CHAMPION
+        }  # fmt: skip
         self._best = keras_tuner.engine.trial.Trial(space, trial_id="champion", status="COMPLETED")
         self._best.score = None
         self.oracle = self
@@ -140,7 +143,8 @@ class Known:
 
     def table(self) -> dict[str, Any]:
         """Returns the report: no trials."""
-        return {"source": "champion", "best": dict(self._best.hyperparameters.values), "trials": []}
+        best = hyperparameters.active(self._best.hyperparameters.values, self._tuning)
+        return {"source": hyperparameters.CHAMPION, "best": best, "trials": []}
 
 
 # --- the search ------------------------------------------------------------------------------------------------------
@@ -181,7 +185,7 @@ class Search:
         self.oracle.max_trials = len(self.oracle.trials)  # Hyperband leaves it open, and TFX asks for so many
         done = [trial for trial in self.oracle.trials.values() if trial.status == "COMPLETED"]
         if not done:
-            raise errors.BadInput([_no_trial(self.oracle)])
+            raise errors.BadInput([self._no_trial()])
         progress.report(f"{len(done)} trials, best {self._tuning.objective.metric} {self.get_best_score():.4g}")
 
     def get_best_score(self) -> float:
@@ -227,6 +231,16 @@ class Search:
         """Removes what a killed search would be taken up from."""
         if tf.io.gfile.exists(self._setting.folder):
             tf.io.gfile.rmtree(self._setting.folder)
+
+    def _no_trial(self) -> errors.Problem:
+        said = [trials.told(self._setting.folder, trial_id).get("error") for trial_id in self.oracle.trials]
+        last = next((error for error in reversed(said) if error), "no word why")
+        return errors.Problem(
+            where="tuning",
+            found=f"{len(said)} trials and not one that succeeded; the last said: {last}",
+            expected="at least one trial with a finite score",
+            action="Look at the limits of tuning.space, the learning rate's first.",
+        )
 
     def _search_in_workers(self) -> None:
         """Waits for all workers; the trial of one that was killed has failed, and another process takes its place."""
@@ -279,14 +293,3 @@ def _stop_after(oracle: Any, seconds: float) -> None:
         return populate(trial_id)
 
     oracle.populate_space = within_budget
-
-
-def _no_trial(oracle: Any) -> errors.Problem:
-    messages: Sequence[str] = [trial.message for trial in oracle.trials.values() if trial.message]
-    last = messages[-1].strip().splitlines()[-1] if messages else "no word why"
-    return errors.Problem(
-        where="tuning",
-        found=f"{len(oracle.trials)} trials and not one that succeeded; the last said: {last}",
-        expected="at least one trial with a finite score",
-        action="Look at the limits of tuning.space, the learning rate's first.",
-    )

@@ -114,13 +114,19 @@ def _provenance(input_dict: Inputs, context: dict[str, Any]) -> Provenance:
         code_revision=context.get("code_revision") or code_revision(),
         image=context.get("image") or "",
         libraries=library_versions(),
-        hyperparameters={section: config[section] for section in ("model", "training") if section in config},
+        hyperparameters=_hyperparameters(training.get("config") or config),
+        hyperparameters_source=(training.get("hyperparameters") or {}).get("source", "configuration"),
         training={key: value for key, value in training.items() if key not in _ELSEWHERE},
         metrics=verdict.get("metrics") or {},
         evaluated_rows=verdict.get("rows"),
         champion_version=champion.get("version"),
         blessings=list(_blessings(input_dict)),
     )
+
+
+def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the sections that a search may decide on, as training ran with them."""
+    return {section: config[section] for section in ("model", "training") if section in config}
 
 
 def _blessings(input_dict: Inputs) -> Iterator[Blessing]:

@@ -202,3 +202,30 @@ def test_mistakes_in_features_and_weights_are_told_with_their_keys(write):
     assert "column 'company' of type BYTES" in said["weights.column"]
     assert "found no data.span_column" in said["weights.half_life_spans"]
     assert len(said) == 10
+
+
+def test_a_mistake_in_a_search_space_is_told_with_its_own_line(write):
+    found = problems_of(
+        write(
+            GOOD
+            + """\
+tuning:
+  space:
+    training.learning_rat: {kind: log, min: 0.001, max: 0.1}
+    training.gradient_clip: {kind: log, min: 0, max: 0.1}
+    model.hidden_units: {kind: choice, values: [[4], 3], when: {model.knd: [deep]}}
+    training.batch_size: {kind: int, min: 32, max: 16}
+    speed: {kind: int, min: 1, max: 2}
+"""
+        )
+    )
+    assert set(found) == {
+        "line 11, tuning.space.training.learning_rat",
+        "line 12, tuning.space.training.gradient_clip",
+        "line 13, tuning.space.model.hidden_units",
+        "line 14, tuning.space.training.batch_size",
+        "line 15, tuning.space.speed",
+    }
+    assert "the key training.learning_rate" in found["line 11, tuning.space.training.learning_rat"]
+    assert "a condition on a choice of this space" in found["line 13, tuning.space.model.hidden_units"]
+    assert "a min below the max of 16" in found["line 14, tuning.space.training.batch_size"]

@@ -145,6 +145,17 @@ def test_the_manifest_answers_where_the_version_comes_from(run: Run, saved_model
     assert manifest.model_digest == tree_digest(saved_model)
 
 
+def test_the_manifest_has_the_hyperparameters_that_were_trained_with(run: Run):
+    tuned = {"model": {"kind": "deep"}, "training": {"epochs": 3, "learning_rate": 0.02}}
+    found = {"source": "tuner", "values": {"training.learning_rate": 0.02}, "space": "digest"}
+    training = {**TRAINING, "config": {**tuned, "preprocessing": {}}, "hyperparameters": found}
+    (run.root / "model_run" / "training.json").write_text(json.dumps(training))
+    run.push()
+    manifest = run.registry.manifest(1)
+    assert (manifest.hyperparameters, manifest.hyperparameters_source) == (tuned, "tuner")
+    assert manifest.training["hyperparameters"] == found  # what the next run's Tuner looks up
+
+
 def test_the_code_revision_is_found_out_where_the_runner_does_not_say(run: Run):
     run.push()
     assert run.registry.manifest(1).code_revision

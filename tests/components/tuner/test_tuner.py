@@ -94,3 +94,5 @@ def test_a_search_gives_trainer_its_best_values_and_the_report_all_trials(
     assert table_again["source"] == "champion"
     assert table_again["trials"] == []
     assert again["values"]["training.learning_rate"] == best["values"]["training.learning_rate"]
+    reused = train_on(small, tmp_path / "reused", hyperparameters=again, **sections)
+    assert reused.report["hyperparameters"] == {**run.report["hyperparameters"], "source": "champion"}
