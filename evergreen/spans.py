@@ -284,7 +284,7 @@ def _regex(pattern: str) -> str:
         if token.startswith("{"):
             return rf"(?P<{token[1:-1]}{next(counters)}>{_DIGITS[token[1:-1]]})"
         if token.startswith("["):
-            inside = token[1:-1].replace("\\", r"\\")
+            inside = token[1:-1].replace("\\", r"\\").replace("[", r"\[")
             return "[" + ("^" + inside[1:] if inside.startswith("!") else inside) + "]"
         special = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
         return special.get(token, re.escape(token))
@@ -392,9 +392,31 @@ def _glob(pattern: str) -> list[str]:
     if _remote(pattern):
         import tensorflow as tf
 
-        return [path for path in tf.io.gfile.glob(pattern) if not tf.io.gfile.isdir(path)]
+        try:
+            return [path for path in tf.io.gfile.glob(pattern) if not tf.io.gfile.isdir(path)]
+        except tf.errors.NotFoundError:
+            return []
+        except tf.errors.OpError as error:
+            raise BadInput([_out_of_reach(pattern, error.message)]) from error
     # Hidden names are not matched by `glob`; they are the ones still being written, so nothing is lost by that.
     return [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+
+
+def _out_of_reach(pattern: str, message: str) -> Problem:
+    scheme = pattern.partition("://")[0]
+    if "not implemented" in message:
+        return Problem(
+            where=pattern,
+            found=f"the filesystem {scheme}://, which TensorFlow does not open",
+            expected="a local path, or a filesystem that TensorFlow knows here, such as gs:// or hdfs://",
+            action="Copy the files to one of these, or mount what they lie on.",
+        )
+    return Problem(
+        where=pattern,
+        found=f"a filesystem that does not answer ({' '.join(message.split())[:200]})",
+        expected="files that this machine can list",
+        action="Look at the name, the network and the credentials; then run again.",
+    )
 
 
 def _stat(path: str, base: str) -> DataFile:

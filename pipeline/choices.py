@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from evergreen import settings
 from pipeline import leaks
-from pipeline.profile import Column, Profile, Type
+from pipeline.profile import LARGEST, Column, Profile, Type
 
 Value = Any
 """What YAML holds: a number, a text, a list or a dictionary of them."""
@@ -153,8 +155,6 @@ def _target(label: Column, task: settings.Task) -> Any:
     """Returns the label's sample as the leak check wants it: numbers for a regression, else text."""
     if task is settings.Task.REGRESSION or label.type is Type.STRING:
         return label.sample
-    import pyarrow as pa
-
     known = np.isfinite(label.sample)
     return pa.array([str(int(value)) if ok else None for value, ok in zip(label.sample, known, strict=True)])
 
@@ -224,7 +224,7 @@ def _identifier(column: Column) -> LeftOut | None:
     named = bool(_ID_NAME.search(column.name) or _ID_CAMEL.search(column.name))
     share = column.unique_share
     if column.type is Type.STRING and share >= 0.98 and _words(column) < _FEW_WORDS:
-        return _is_identifier(column, f"{share:.0%} of its values are different")
+        return _is_identifier(column, f"{share:.0%} of its values are different{_other_numbers(column)}")
     if column.type is Type.INT and share == 1.0 and (named or _counts_up(column)):
         return _is_identifier(column, "every value is another whole number" + ("" if named else ", counting up"))
     if named and share > 0.2:
@@ -344,7 +344,29 @@ def _rare(column: Column) -> LeftOut | None:
     if frequent >= 0.1:
         return None
     rare = f"{1 - frequent:.0%} of the rows have one seen less than {_OFTEN} times"
-    return LeftOut(column=column.name, reason=f"{column.distinct_in_words()} different values, {rare}")
+    reason = f"{column.distinct_in_words()} different values, {rare}{_other_numbers(column)}"
+    return LeftOut(column=column.name, reason=reason, warning=bool(_other_numbers(column)))
+
+
+def other_number(column: Column) -> str | None:
+    """Returns an example of numbers that are not written as CSV has them: a decimal comma, a unit, marks between.
+
+    Args:
+        column: of text.
+
+    Returns:
+        None where less than nine values in ten look like such numbers.
+    """
+    values = column.sample.drop_null()
+    number = pc.match_substring_regex(values, r"^\s*[-+]?\s*[$€£]?\s*[0-9][0-9.,' ]*\s*[%€$£]?\s*$")
+    if not len(values) or float(pc.mean(number.cast(pa.float64())).as_py()) < 0.9:
+        return None
+    return _short(str(values[0]))
+
+
+def _other_numbers(column: Column) -> str:
+    example = other_number(column)
+    return f" (if {example} is a number, write it with a point, and no other sign or unit)" if example else ""
 
 
 def _vocabulary(column: Column, because: str) -> Feature:
@@ -384,8 +406,6 @@ def _words(column: Column) -> float:
     """Returns the mean number of words of a text column's value."""
     if column.numeric:
         return 1.0
-    import pyarrow.compute as pc
-
     values = column.sample.drop_null()
     return float(pc.mean(pc.count_substring_regex(values, r"\S+")).as_py() or 0.0) if len(values) else 0.0
 
@@ -518,6 +538,11 @@ def _evaluation(task: settings.Task, rows: int) -> Iterator[Setting]:
 
 def _warnings(profile: Profile, label: Column, task: settings.Task, left_out: list[LeftOut]) -> Iterator[str]:
     yield from (f"{left.column}: left out, {left.reason}" for left in left_out if left.warning)
+    for column in profile.columns.values():
+        bounds = column.range()
+        if bounds and max(map(abs, bounds)) > LARGEST:
+            huge = max(bounds, key=abs)
+            yield f"{column.name}: numbers such as {huge:g} do not fit 32 bits; a run puts their rows into quarantine"
     if profile.bad_lines:
         yield f"{profile.bad_lines:,} lines are no rows of this table; a run puts them into quarantine with the reason"
     if not profile.complete:

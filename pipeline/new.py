@@ -23,6 +23,7 @@ from typing import Any
 import pydantic
 import yaml
 
+from components.example_gen import inspection
 from evergreen import settings
 from evergreen.errors import BadInput, Problem
 from evergreen.files import write_whole
@@ -179,16 +180,24 @@ def _table_problems(looked: profile.Profile, request: Request, pattern: str) -> 
         )
     label = looked.columns.get(request.label)
     if label is None:
-        close = difflib.get_close_matches(request.label, looked.columns, n=1)
+        lowered = {name.lower(): name for name in looked.columns}
+        close = [lowered[name] for name in difflib.get_close_matches(request.label.lower(), lowered, n=1)]
         names = ", ".join(list(looked.columns)[:12]) + (", ..." if len(looked.columns) > 12 else "")
         yield Problem(
             where=f"--label {request.label}",
             found="no such column",
             expected=f"one of {names}",
-            action=f"Did you mean {close[0]!r}?" if close else "Name a column of the table.",
+            action=f"Did you mean {close[0]!r}?" if close else _what_else(looked),
         )
         return
     yield from _label_problems(label, request)
+
+
+def _what_else(looked: profile.Profile) -> str:
+    if len(looked.columns) > 1:
+        return "Name a column of the table."
+    known = ", ".join(repr(delimiter) for delimiter in inspection.DELIMITERS)
+    return f"It is the only column: are the fields separated by something else than {known}? Write the file with these."
 
 
 def _label_problems(label: profile.Column, request: Request) -> Iterator[Problem]:
@@ -216,6 +225,14 @@ def _label_problems(label: profile.Column, request: Request) -> Iterator[Problem
             expected="two",
             action="Leave --task out, or name another label.",
         )
+    if request.task is None and not label.numeric and (example := choices.other_number(label)):
+        yield Problem(
+            where=where,
+            found=f"text that looks like numbers, such as {example}",
+            expected="classes, or numbers as CSV has them: a point, and no other sign or unit",
+            action="Write the numbers so; if they are classes, say --task multiclass.",
+        )
+        return
     classes = request.task or choices.task_of(label)[0]
     if classes is not settings.Task.REGRESSION and not label.distinct_exact:
         yield Problem(

@@ -27,6 +27,8 @@ from pipeline import table_source
 
 MAX_ROWS = 2_000_000
 """Rows that are looked at; what later rows hold shows when they are ingested."""
+LARGEST = float(np.finfo(np.float32).max)
+"""Larger numbers are in no tf.Example: ExampleGen puts their rows into quarantine."""
 _SAMPLE_ROWS = 40_000
 _SAMPLE_BYTES = 64 << 20
 _MAX_DISTINCT = 50_000
@@ -237,7 +239,7 @@ class _Seen:
         missing = self._missing
         if self._declared:
             type_ = self._declared
-        elif numbers and self._floats == self._values:
+        elif self._values and self._floats == self._values:
             type_ = Type.INT if self._ints == self._values else Type.FLOAT
             missing += self._nans
         else:
@@ -325,7 +327,7 @@ def _one(parts: Sequence[Any]) -> Any:
 
 
 def as_numbers(texts: Any) -> npt.NDArray[np.float64]:
-    """Reads text as numbers, float64 with NaN where there is none.
+    """Reads text as numbers, float64 with NaN where there is none, or one that 32 bits cannot hold.
 
     Args:
         texts: an Arrow array of text.
@@ -333,7 +335,7 @@ def as_numbers(texts: Any) -> npt.NDArray[np.float64]:
     valid = pc.fill_null(pc.match_substring_regex(texts, _FLOAT), False)
     numbers = pc.if_else(valid, pc.utf8_trim_whitespace(texts), pa.scalar(None, pa.string())).cast(pa.float64())
     array: npt.NDArray[np.float64] = numbers.to_numpy(zero_copy_only=False).astype(np.float64)
-    return array
+    return np.where(np.abs(array) > LARGEST, np.nan, array)
 
 
 def _timestamps(texts: Any) -> dict[str, float]:

@@ -44,8 +44,6 @@ _ENDINGS: dict[str, Format] = {
     ".tfrecord.gz": "tfrecord",
     ".tfrecords.gz": "tfrecord",
 }
-_DELIMITERS = (",", ";", "\t", "|")
-_BATCH_ROWS = 1 << 16
 _NUMBER = r"0*\d+"
 
 
@@ -86,7 +84,8 @@ def find(text: str, *, called_from: Path, root: Path) -> Found:
         return Found(data=settings.Data.model_validate({"path": pattern, "format": format_}), selection=selection)
     first = selection.files[0].path
     encoding = _encoding(first)
-    csv_format = settings.CsvFormat(delimiter=_delimiter(first, encoding), encoding=encoding)
+    delimiter = _delimiter(first, encoding)
+    csv_format = settings.CsvFormat(delimiter=delimiter, quote=_quote(first, encoding, delimiter), encoding=encoding)
     return Found(data=settings.Data(path=pattern, csv=csv_format), selection=selection)
 
 
@@ -106,16 +105,16 @@ def batches(found: Found) -> Iterator[tuple[pa.Table, int]]:
         columns = {name: inspection.Column(type=ColumnType.STRING) for name in found.names or ()}
     inspected = [_inspect(file, data, columns) for file in found.selection.files]
     problems = [problem for file in inspected for problem in file.problems]
-    for file in inspected[1:]:
-        if not problems and not file.problems and data.format != "tfrecord":
-            problems.extend(inspection.columns_differ(file, inspected[0].header, inspected[0].file.path))
+    readable = [file for file in inspected if not file.problems]
+    odd = inspection.odd_ones(readable, may_lack=data.format == "tfrecord")
+    problems += [problem for of_file in odd.values() for problem in of_file]
     if problems:
         raise BadInput(problems)
-    if data.format != "csv":
-        yield from {"parquet": _parquet, "tfrecord": _tfrecord}[data.format](found.selection.files)
+    if data.format == "tfrecord":
+        yield from _tfrecord(inspected, data)
         return
     for file in inspected:
-        yield from _csv(file, data)
+        yield from _parquet(file) if data.format == "parquet" else _csv(file, data)
 
 
 def _inspect(file: spans.DataFile, data: settings.Data, columns: Any) -> inspection.Inspected:
@@ -141,25 +140,12 @@ def _csv(file: inspection.Inspected, data: settings.Data) -> Iterator[tuple[pa.T
         raise BadInput([inspection.too_long_a_line(file.file.path)]) from error
 
 
-def _parquet(files: Sequence[spans.DataFile]) -> Iterator[tuple[pa.Table, int]]:
-    from pyarrow import parquet as arrow_parquet
-
-    for file in files:
-        try:
-            opened = arrow_parquet.ParquetFile(file.path)
-            for batch in opened.iter_batches(batch_size=_BATCH_ROWS):
-                yield pa.Table.from_batches([batch]), 0
-        except (pa.ArrowInvalid, OSError) as error:
-            raise BadInput(
-                [
-                    Problem(
-                        where=file.path,
-                        found=str(error).split("\n")[0][:200],
-                        expected="a complete Parquet file",
-                        action="Deliver the file again.",
-                    )
-                ]
-            ) from error
+def _parquet(file: inspection.Inspected) -> Iterator[tuple[pa.Table, int]]:
+    try:
+        for rows, _ in parquet.read(file.file.path, start=0, length=None, line=1):
+            yield rows, 0
+    except inspection.Unreadable as error:
+        raise BadInput([error.problem]) from error
 
 
 def as_named(path: str | Path, root: Path) -> str:
@@ -175,34 +161,17 @@ def as_named(path: str | Path, root: Path) -> str:
     return os.path.relpath(text, root)
 
 
-def _tfrecord(files: Sequence[spans.DataFile]) -> Iterator[tuple[pa.Table, int]]:
-    import tensorflow as tf
-    from tfx_bsl.coders import example_coder
+def _tfrecord(files: Sequence[inspection.Inspected], data: settings.Data) -> Iterator[tuple[pa.Table, int]]:
+    from components.example_gen import columns, reading  # loads TensorFlow
 
-    decoder = example_coder.ExamplesToRecordBatchDecoder()
+    types = columns.types_of(columns.infer(files, data))
     for file in files:
-        compression = "GZIP" if file.path.endswith(".gz") else ""
-        records = tf.data.TFRecordDataset(file.path, compression_type=compression).batch(_BATCH_ROWS // 8)
         try:
-            for serialized in records.as_numpy_iterator():
-                batch = decoder.DecodeBatch(serialized.tolist())
-                yield pa.table({name: _plain(batch.column(at)) for at, name in enumerate(batch.schema.names)}), 0
-        except (tf.errors.DataLossError, RuntimeError, ValueError) as error:
-            raise BadInput(
-                [
-                    Problem(
-                        where=file.path,
-                        found=str(error).split("\n")[0][:200],
-                        expected="a complete TFRecord file of tf.Example",
-                        action="Deliver the file again.",
-                    )
-                ]
-            ) from error
-
-
-def _plain(column: Any) -> Any:
-    """Makes a list column one of single values where no row has several, as ExampleGen does."""
-    return column if most_values(column) > 1 else _first(column)
+            whole = reading.Unit(path=file.file.path, columns=file.header, start=0, length=None, line=1)
+            for block in reading.read(whole, data, types):
+                yield block.rows, len(block.bad)
+        except inspection.Unreadable as error:
+            raise BadInput([error.problem]) from error
 
 
 def most_values(column: Any) -> int:
@@ -225,7 +194,9 @@ def _first(column: Any) -> Any:
 
 def _pattern(path: str, *, shown: str) -> str:
     """Turns a folder into a glob of its files; a file, a glob and a pattern stay."""
-    if "://" in path or any(sign in path for sign in "*?{[") or os.path.isfile(path):
+    if os.path.isfile(path) and "://" not in path:
+        return glob.escape(path)  # a file may be called a[1].csv
+    if "://" in path or any(sign in path for sign in "*?{["):
         return path
     if not os.path.isdir(path):
         raise BadInput([_missing(path, shown)])
@@ -321,10 +292,10 @@ def _head(path: str, encoding: str) -> bytes:
 
 
 def _encoding(path: str) -> str:
-    """Names the encoding of a file by its first bytes: UTF-8 where they are, else UTF-16 by its mark, else Windows'."""
-    stored = source.head_of_file(path, 4)
-    if stored.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16"
+    """Names the encoding of a file by its first bytes: UTF-8, what has more bytes a character, else Windows'."""
+    stored = source.head_of_file(path, 4096)
+    if wide := inspection.wide_encoding(stored):
+        return wide
     head = _head(path, "utf-8")
     try:
         # The end may have been cut within a character.
@@ -336,8 +307,7 @@ def _encoding(path: str) -> str:
 
 def _delimiter(path: str, encoding: str) -> str:
     """Names the delimiter that cuts the first lines into the same number of fields, the most of them."""
-    text = _head(path, encoding).removeprefix(source.BOM).decode("utf-8", "replace")
-    lines = [line for line in text[: 64 << 10].splitlines()[:20] if line.strip()]
+    lines = _first_lines(path, encoding)
 
     def fields(delimiter: str) -> int:
         try:
@@ -348,7 +318,20 @@ def _delimiter(path: str, encoding: str) -> str:
         alike = sum(count == body[0] for count in body)
         return body[0] if body and alike >= 0.8 * len(body) else 1
 
-    return max(_DELIMITERS, key=lambda delimiter: (fields(delimiter), delimiter == ","))
+    return max(inspection.DELIMITERS, key=lambda delimiter: (fields(delimiter), delimiter == ","))
+
+
+def _quote(path: str, encoding: str, delimiter: str) -> str:
+    """Names the quote: a single one where fields are wrapped in it and no field is in double ones."""
+    lines = _first_lines(path, encoding)
+    wrapped = re.compile(rf"(^|{re.escape(delimiter)})'[^']*'(?={re.escape(delimiter)}|$)")
+    single = sum(bool(wrapped.search(line)) for line in lines)
+    return "'" if single >= 0.5 * len(lines) > 0 and not any('"' in line for line in lines) else '"'
+
+
+def _first_lines(path: str, encoding: str) -> list[str]:
+    text = _head(path, encoding).removeprefix(source.BOM).decode("utf-8", "replace")
+    return [line for line in text[: 64 << 10].splitlines()[:20] if line.strip()]
 
 
 def as_text(column: Any, *, every: bool = False) -> Any:

@@ -291,21 +291,9 @@ def _inspect(
     readable = [file for file in inspected if not file.problems]
     if known is not None or not readable:
         return readable, problems
-    # Without a schema, what most files have is right.
-    conflicts = inspection.type_conflicts(readable)
-    problems += [problem for of_file in conflicts.values() for problem in of_file]
-    readable = [file for file in readable if file.file.path not in conflicts]
-    if data.format == "tfrecord":
-        # A feature without a value in the first records is simply not there.
-        return readable, problems
-    sets = Counter(frozenset(file.header) for file in readable)
-    majority = sets.most_common(1)[0][0]
-    reference = next(file for file in readable if frozenset(file.header) == majority)
-    same = [file for file in readable if frozenset(file.header) == majority]
-    for file in readable:
-        if frozenset(file.header) != majority:
-            problems += inspection.columns_differ(file, reference.header, reference.file.path)
-    return same, problems
+    odd = inspection.odd_ones(readable, may_lack=data.format == "tfrecord")
+    problems += [problem for of_file in odd.values() for problem in of_file]
+    return [file for file in readable if file.file.path not in odd], problems
 
 
 # --- after -----------------------------------------------------------------------------------------------------------

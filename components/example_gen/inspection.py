@@ -13,6 +13,8 @@ import csv
 import dataclasses
 import difflib
 import io
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,7 +26,8 @@ from evergreen.errors import Problem
 
 HEAD = 256 << 10
 """Bytes of the decoded text that are looked at."""
-_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", "^": "caret", "~": "tilde"}
+"""What CSV files are written with, the likelier ones first."""
 _BOMS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -32,6 +35,8 @@ _BOMS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 """The longer marks come first: that of UTF-32 begins with that of UTF-16."""
+_JSON = re.compile(rb"""\s*(\[\s*)*\{\s*["}]""")
+"""How JSON of objects begins, which no header of a CSV does."""
 _FORMATS = {
     b"PAR1": "a Parquet file",
     b"PK\x03\x04": "a ZIP archive (an Excel workbook is one)",
@@ -231,7 +236,7 @@ def _storage_problem(file: spans.DataFile, stored: bytes, data: settings.Data) -
         return empty(file)
     if name := format_of(stored):
         return _not_csv(file, name)
-    encoding = _wide_encoding(stored)
+    encoding = wide_encoding(stored)
     if encoding and source.is_utf8(data.csv.encoding):
         return Problem(
             where=file.path,
@@ -242,7 +247,7 @@ def _storage_problem(file: spans.DataFile, stored: bytes, data: settings.Data) -
     return None
 
 
-def _wide_encoding(stored: bytes) -> str | None:
+def wide_encoding(stored: bytes) -> str | None:
     """Names the encoding of text with more than one byte a character, by its mark or by its pattern of zeros."""
     marked = next((name for bom, name in _BOMS.items() if stored.startswith(bom)), None)
     if marked or len(stored) < 8:
@@ -257,6 +262,8 @@ def _wide_encoding(stored: bytes) -> str | None:
 def _content_problem(file: spans.DataFile, text: bytes) -> Problem | None:
     if not text.strip():
         return empty(file)
+    if _JSON.match(text):
+        return _not_csv(file, "JSON")
     if b"\0" in text[:4096]:
         return _not_csv(file, "binary data")
     control = sum(text[:4096].count(byte) for byte in range(32) if byte not in (9, 10, 12, 13))
@@ -388,7 +395,7 @@ def _better_delimiter(
 ) -> str | None:
     """Names the delimiter that the file is written with, if it is clearly another one."""
     lines = [line for line in sample[: 64 << 10].decode("utf-8", "replace").splitlines()[:10] if line]
-    for delimiter in _DELIMITERS:
+    for delimiter in DELIMITERS:
         if delimiter == csv_format.delimiter:
             continue
         names = _fields(text, csv_format, delimiter)
@@ -418,6 +425,28 @@ def name_problems(where: str, header: Sequence[str]) -> Iterator[Problem]:
             expected="a name for every column",
             action="Name it in the header, or write the file without it (pandas: index=False).",
         )
+
+
+def odd_ones(files: Sequence[Inspected], *, may_lack: bool) -> dict[str, list[Problem]]:
+    """Finds the files that differ from most of their siblings; where there is no schema, what most have is right.
+
+    Args:
+        files: without problems so far.
+        may_lack: whether a file may simply not show a column at its beginning, as with TFRecord.
+
+    Returns:
+        Problems by path of the file.
+    """
+    problems = type_conflicts(files)
+    alike = [file for file in files if file.file.path not in problems]
+    if may_lack or not alike:
+        return problems
+    most = Counter(frozenset(file.header) for file in alike).most_common(1)[0][0]
+    reference = next(file for file in alike if frozenset(file.header) == most)
+    for file in alike:
+        if frozenset(file.header) != most:
+            problems[file.file.path] = columns_differ(file, reference.header, reference.file.path)
+    return problems
 
 
 def columns_differ(file: Inspected, reference: Sequence[str], reference_path: str) -> list[Problem]:
@@ -515,7 +544,7 @@ def _is_number(text: str) -> bool:
 
 
 def _name(delimiter: str) -> str:
-    return f"{_DELIMITERS[delimiter]} ({delimiter!r})" if delimiter in _DELIMITERS else repr(delimiter)
+    return f"{DELIMITERS[delimiter]} ({delimiter!r})" if delimiter in DELIMITERS else repr(delimiter)
 
 
 def _short(text: str) -> str:

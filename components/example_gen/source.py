@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import io
 from collections.abc import Iterator
 from typing import IO, Any, Protocol, cast
 
@@ -23,6 +24,8 @@ BLOCK = 4 << 20
 """Bytes of a block: large enough for Arrow to run at full speed, small enough to have several in memory."""
 MAX_LINE = 64 << 20
 """Bytes after which a line is not believed to be one."""
+_REMOTE_BUFFER = 1 << 20
+"""Bytes that are fetched at once: small reads over a network are slow."""
 BOM = codecs.BOM_UTF8
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
 
@@ -146,11 +149,38 @@ def raw(path: str) -> Iterator[IO[bytes]]:
     if "://" in path:
         import tensorflow as tf
 
-        with tf.io.gfile.GFile(path, "rb") as remote:
-            yield cast("IO[bytes]", remote)
+        with tf.io.gfile.GFile(path, "rb") as remote, io.BufferedReader(_Remote(remote), _REMOTE_BUFFER) as buffered:
+            yield cast("IO[bytes]", buffered)
         return
     with open(path, "rb") as local:
         yield local
+
+
+class _Remote(io.RawIOBase):
+    """TensorFlow's file as Python's, which is what Arrow reads through."""
+
+    def __init__(self, file: Any) -> None:
+        super().__init__()
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._file.size()}[whence]
+        self._file.seek(start + offset)
+        return int(self._file.tell())
+
+    def tell(self) -> int:
+        return int(self._file.tell())
 
 
 class _Transcoded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -190,6 +191,137 @@ def test_the_way_a_csv_is_written_is_seen(tmp_path: Path):
     loaded = config.load_config(made.config)
     assert (loaded.data.csv.delimiter, loaded.data.csv.encoding) == (";", "cp1252")
     assert list(made.profile.columns) == ["größe", "wert"]
+
+
+PLAIN = "x,town,y\n" + "".join(
+    f"{row % 37 / 3:.4f},{'bonn' if row % 2 else 'ulm'},{row % 91}.5\n" for row in range(200)
+)
+ONLY = "It is the only column: are the fields separated by something else than ','"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("t.csv", PLAIN.encode(), {}),
+        ("t.tsv", PLAIN.replace(",", "\t").encode(), {"delimiter": "\t"}),
+        ("t.csv", PLAIN.replace(",", "|").encode(), {"delimiter": "|"}),
+        ("t.csv", PLAIN.replace(",", "^").encode(), {"delimiter": "^"}),
+        ("t.csv", PLAIN.replace(",", "~").encode(), {"delimiter": "~"}),
+        ("t.csv", PLAIN.replace("bonn", "'b,n'").replace("town", "'to,wn'").encode(), {"quote": "'"}),
+        ("t.csv", PLAIN.replace("bonn", '"b,\nn"').encode(), {}),
+        ("t.csv", b"\xef\xbb\xbf" + PLAIN.encode(), {}),
+        ("t.csv", PLAIN.encode("utf-16"), {"encoding": "utf-16"}),
+        ("t.csv", PLAIN.encode("utf-16-le"), {"encoding": "utf-16-le"}),
+        ("t.csv", PLAIN.encode("utf-32"), {"encoding": "utf-32"}),
+        ("t.csv", PLAIN.replace("ulm", "köln").encode("latin-1"), {"encoding": "cp1252"}),
+        ("t.csv", PLAIN.replace("\n", "\r\n").encode(), {}),
+        ("t.csv", PLAIN.replace("\n", "\r").encode(), {}),
+        ("t.csv.gz", gzip.compress(PLAIN.encode()), {}),
+        ("without-ending", gzip.compress(PLAIN.encode()), {}),
+        ("t.csv.bz2", bz2.compress(PLAIN.encode()), {}),
+        ("t[1].csv", PLAIN.encode(), {}),
+        ("what?.csv", PLAIN.encode(), {}),
+    ],
+)
+def test_a_csv_may_be_written_in_many_ways(tmp_path: Path, name: str, content: bytes, found: dict[str, str]):
+    (tmp_path / name).write_bytes(content)
+    made = create(tmp_path, name, "y", name="t")
+    assert config.load_config(made.config).data.csv.model_dump(exclude_defaults=True) == found
+    assert made.profile.rows == 200
+    assert len(made.profile.columns) == 3
+    assert made.profile.columns["x"].type is profile.Type.FLOAT
+    assert made.profile.columns["y"].range() == (0.5, 90.5)
+
+
+def test_zstd_and_a_filesystem_url_are_read(tmp_path: Path):
+    import pyarrow as pa
+
+    (tmp_path / "t.csv.zst").write_bytes(pa.compress(PLAIN.encode(), "zstd", asbytes=True))
+    made = create(tmp_path, f"file://{tmp_path}/t.csv.zst", "y", name="t")
+    assert made.profile.rows == 200
+    assert config.load_config(made.config).data.path == f"file://{tmp_path}/t.csv.zst"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "t.csv: found an empty file; expected rows"),
+        (b"\n \n", "t.csv: found an empty file; expected rows"),
+        (b"x,town,y\n", "t.csv: found a header and no rows"),
+        (PLAIN.partition("\n")[2].encode(), "line 1: found data where the header belongs: '0.0000,ulm,0.5'"),
+        (PLAIN.replace("town", "x").encode(), "line 1: found column 'x' 2 times; expected every column once"),
+        (PLAIN.replace("x,", ",", 1).encode(), "line 1: found no name for column 1"),
+        (b'[{"x": 1}]', "t.csv: found JSON; expected CSV text"),
+        (b'{"x": 1, "y": 2}\n' * 50, "t.csv: found JSON; expected CSV text"),
+        (b"PK\x03\x04" + bytes(99), "t.csv: found a ZIP archive (an Excel workbook is one)"),
+        (b"\xfd7zXZ\x00" + bytes(99), "t.csv: found an xz archive"),
+        (bytes(range(256)) * 9, "t.csv: found binary data; expected CSV text"),
+        (gzip.compress(PLAIN.encode())[:-30], "t.csv: found compressed data that end too early"),
+        (PLAIN.replace(",", ":").encode(), ONLY),
+        (PLAIN.replace(",y", ",Y").encode(), "--label y: found no such column; expected one of x, town, Y. Did you"),
+        (PLAIN.replace(".5", "").encode() + b"1,a,\n", None),
+        (b"x,y\n" + b"1.5,\n" * 50, "--label y: found no value in any row; expected at least two different values"),
+        (b"x,y\n" + b"1.5,nan\n" * 50, "--label y: found no value in any row; expected at least two different values"),
+        (b"x,y\n" + b"1.5,no\n" * 50, "--label y: found the same value in every row: 'no'"),
+        (
+            b"x;y\n" + "".join(f"{row % 7};{row},5\n" for row in range(90)).encode(),
+            "--label y: found text that looks like numbers, such as '0,5'; expected classes, or numbers as CSV has",
+        ),
+    ],
+)  # fmt: skip
+def test_a_csv_that_cannot_be_used_is_refused_in_words(tmp_path: Path, content: bytes, told: str | None):
+    (tmp_path / "t.csv").write_bytes(content)
+    if told is None:  # what is close to a refusal and is none
+        assert create(tmp_path, "t.csv", "y").profile.columns["y"].missing == 1
+        return
+    assert any(told in line for line in problems(tmp_path, "t.csv", "y")), problems(tmp_path, "t.csv", "y")
+
+
+def test_numbers_that_are_written_otherwise_are_told(tmp_path: Path):
+    random = np.random.default_rng(1)
+    written = {"comma": "{:.4f}", "percent": "{:.4f}%", "dollars": "${:.3f}"}
+    columns = {name: [form.format(value) for value in random.normal(5, 1, 300)] for name, form in written.items()}
+    columns["comma"] = [value.replace(".", ",") for value in columns["comma"]]
+    columns |= {"x": list(random.normal(size=300)), "y": list(random.normal(size=300))}
+    made = create(tmp_path, write(tmp_path / "t.csv", columns, delimiter=";"), "y")
+    assert {warning.split(":")[0] for warning in made.choices.warnings} == set(written)
+    assert all("is a number, write it with a point" in warning for warning in made.choices.warnings)
+
+
+def test_numbers_past_32_bits_are_told(tmp_path: Path):
+    huge = [f"{row}e306" if row in (1, 101) else row / 7 for row in range(300)]
+    data = write(tmp_path / "t.csv", {"x": huge, "y": np.random.default_rng(1).normal(size=300)})
+    (warning,) = create(tmp_path, data, "y").choices.warnings
+    assert warning == "x: numbers such as 1.01e+308 do not fit 32 bits; a run puts their rows into quarantine"
+
+
+def test_a_folder_with_one_bad_file_names_it(tmp_path: Path):
+    for name, content in (("a", PLAIN), ("b", PLAIN.replace("town", "city")), ("c", ""), ("d", PLAIN)):
+        (tmp_path / "many" / f"{name}.csv").parent.mkdir(exist_ok=True)
+        (tmp_path / "many" / f"{name}.csv").write_text(content)
+    assert [line.split(";")[0] for line in problems(tmp_path, "many", "y")] == [
+        f"{tmp_path}/many/c.csv: found an empty file",
+        f"{tmp_path}/many/b.csv, line 1: found no column 'town' (there are x, city, y)",
+        f"{tmp_path}/many/b.csv, line 1: found column 'city', which {tmp_path}/many/a.csv does not have",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ("none*.csv", "none*.csv: found no file that matches;"),
+        ("span-{SPAN}/*.csv", "span-{SPAN}/*.csv: found no file that matches;"),
+        ("span-{DAY}/*.csv", "data.path: found {DAY} in "),
+        ("empty", "--data empty: found a folder with nothing in it; expected files that end in .csv,"),
+        ("file:///nowhere/t.csv", "file:///nowhere/t.csv: found no folder file:///nowhere"),
+        ("foo://bucket/t.csv", "foo://bucket/t.csv: found the filesystem foo://, which TensorFlow does not open"),
+    ],
+)
+def test_paths_that_lead_nowhere_are_told(tmp_path: Path, data: str, told: str):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "t.csv").write_text(PLAIN)
+    (line,) = problems(tmp_path, data, "y")
+    assert told in line
 
 
 def test_parquet_keeps_the_types_of_the_file(tmp_path: Path):

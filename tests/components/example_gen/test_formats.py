@@ -171,6 +171,19 @@ def test_zstd_is_read_as_gzip_is(tmp_path):
     assert sum(made[0].values()) == ROWS
 
 
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.zst", "x.parquet", "x.tfrecord", "x.gz"])
+def test_a_filesystem_of_tensorflows_is_read_as_the_local_one_is(tmp_path, name):
+    made = pa.table({"a": pa.array(range(ROWS)), "s": pa.array([f"é{i % 7}" for i in range(ROWS)])})
+    format_ = {"csv": "csv", "parquet": "parquet"}.get(name.split(".")[1], "tfrecord")
+    path = write_table(tmp_path, name.removesuffix(".zst"), made, **({"row_group_size": 9} if "parq" in name else {}))
+    if name.endswith(".zst"):
+        write(tmp_path, name, pa.compress(path.read_bytes(), "zstd", asbytes=True))
+    local = run(tmp_path, tmp_path / "out", name, schema=None, format=format_)
+    far = run(f"file://{tmp_path}", tmp_path / "far", name, schema=None, format=format_)
+    assert everything(far) == everything(local)
+    assert sum(everything(far).values()) == ROWS
+
+
 # --- rows that cannot be ---------------------------------------------------------------------------------------------
 
 FLOAT = 'feature { name: "a" type: FLOAT }'
