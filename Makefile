@@ -29,6 +29,9 @@ test: venv ## Run every test, the fast ones first
 test-fast: venv ## Run the tests that take seconds
 	@$(PYTHON) -m pytest -m "not slow and not e2e" $(ARGS)
 
+test-cluster: venv ## Run the pipeline on a real cluster, with everything that can happen to it (docs/kubeflow.md)
+	@sh tests/cluster/run.sh $(ARGS)
+
 lint: venv ## Check style, types and the layers of imports
 	@failed=; \
 	$(PYTHON) -m ruff check . || failed=1; \

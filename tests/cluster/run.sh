@@ -1,0 +1,30 @@
+#!/bin/sh
+# The tests on a real cluster, unattended.
+#
+#   sh tests/cluster/run.sh [pytest's arguments]
+#
+# With KFP_ENDPOINT, KUBECONFIG and EVERGREEN_IMAGE (an image by digest that the cluster can pull) they run on the cluster
+# that these name; its namespace of runs has ReadWriteMany claims `data` and `registry`. Otherwise CLUSTER is a program
+# that keeps a cluster on this machine (../shared/cluster/cluster): it is brought up, given the image (built where there
+# is none for this revision) and the claims, and taken down at the end.
+set -eu
+
+cd "$(dirname "$0")/../.."
+if [ -z "${KFP_ENDPOINT:-}" ]; then
+    CLUSTER=${CLUSTER:-../shared/cluster/cluster}
+    [ -x "$CLUSTER" ] || { echo "No cluster: set KFP_ENDPOINT, KUBECONFIG and EVERGREEN_IMAGE, or CLUSTER." >&2; exit 2; }
+    if [ -z "${EVERGREEN_IMAGE:-}" ]; then
+        sh image/build.sh
+        EVERGREEN_IMAGE=$(cat image/out/evergreen-cpu.name)
+        archive=image/out/evergreen-cpu.tar
+    fi
+    trap '"$CLUSTER" down' EXIT
+    trap 'exit 130' INT TERM HUP
+    "$CLUSTER" up
+    [ -z "${archive:-}" ] || "$CLUSTER" load "$archive"
+    for claim in data registry; do "$CLUSTER" volume "$claim" 10; done
+    KFP_ENDPOINT=http://127.0.0.1:8888
+    KUBECONFIG=${CLUSTER_HOME:-$HOME/.cache/evergreen-cluster}/pki/admin.kubeconfig
+fi
+export KFP_ENDPOINT KUBECONFIG EVERGREEN_IMAGE
+.venv/bin/python -m pytest tests/cluster -x -o norecursedirs= --durations=0 "$@"
