@@ -19,8 +19,8 @@ class Executor(base_executor.BaseExecutor):
         settings = json.loads(exec_properties["settings"])
         with open(settings["calls"], "a") as file:
             file.write(f"{os.path.exists(input_dict['model'][0].uri)}\n")
-        assert input_dict["examples"][0].split_names == '["train", "eval"]'
-        assert input_dict["examples"][0].span == 2
+        assert input_dict["examples"][0].split_names == '["eval", "test", "train"]'
+        assert input_dict["examples"][0].span == 4
         for key, artifacts in output_dict.items():
             if key in settings.get("leave_out", ()):
                 continue

@@ -1,91 +1,74 @@
-"""Executor inputs as Kubeflow's launcher gives them (2.14, PUBLISH_LOGS on), and the input definitions beside them."""
+"""Executor inputs that KFP 2.14's real launcher handed to the nodes of a run, and the output metadata that it took.
+
+`python -m tests.cluster.record` wrote the files; PUBLISH_LOGS was on, and the run was the second one, so that there was
+a champion.
+"""
 
 from __future__ import annotations
 
-import copy
+import functools
+import itertools
 import json
+from pathlib import Path
+from typing import Any
 
-RUN = "0c2f4f3e-6c1e-4a5b-9d57-0d5f3c0f9a11"
-_SALT = "7b1e0f0a-1111-4222-8333-444455556666"
-ROOT = f"minio://mlpipeline/v2/artifacts/humidity/{RUN}"
-LOCAL = ROOT.replace("minio://", "/minio/")
-
-EXAMPLES_TYPE = (
-    "title: tfx.Examples\ntype: object\nproperties:\n  span:\n    type: integer\n  split_names:\n    type: string\n"
-)
-MODEL_TYPE = "title: tfx.Model\ntype: object\n"
-BLESSING_TYPE = "title: tfx.ModelBlessing\ntype: object\n"
-EVALUATION_TYPE = "title: tfx.ModelEvaluation\ntype: object\n"
-
-INPUTS_SPEC = {
-    "artifacts": {
-        "examples": {"artifactType": {"instanceSchema": EXAMPLES_TYPE}},
-        "model": {"artifactType": {"instanceSchema": MODEL_TYPE}},
-    },
-    "parameters": {"settings": {"parameterType": "STRING"}, "steps": {"parameterType": "NUMBER_INTEGER"}},
-}
-
-_EVALUATOR = {
-    "inputs": {
-        "parameterValues": {"settings": '{"bound": 2.5}', "steps": 3.0},
-        "artifacts": {
-            "examples": {
-                "artifacts": [
-                    {
-                        "name": "17",
-                        "type": {"instanceSchema": ""},
-                        "uri": f"{ROOT}/ExampleGen/{_SALT}/examples",
-                        "metadata": {
-                            "display_name": "examples",
-                            "store_session_info": '{"Provider":"minio","Params":{"fromEnv":"false"}}',
-                            "span": 2.0,
-                            "split_names": '["train", "eval"]',
-                            "complete": 1.0,
-                            "counts": {"struct": {"train": 80.0, "eval": 10.0}},
-                            "files": {"list": ["a.csv", "b.csv"]},
-                        },
-                    }
-                ]
-            },
-            "model": {
-                "artifacts": [
-                    {
-                        "name": "21",
-                        "type": {"instanceSchema": ""},
-                        "uri": f"{ROOT}/Trainer/{_SALT}/model",
-                        "metadata": {"display_name": "model"},
-                    }
-                ]
-            },
-        },
-    },
-    "outputs": {
-        "parameters": {},
-        "artifacts": {
-            "blessing": {
-                "artifacts": [{"type": {"instanceSchema": BLESSING_TYPE}, "uri": f"{ROOT}/Evaluator/{_SALT}/blessing"}]
-            },
-            "evaluation": {
-                "artifacts": [
-                    {"type": {"instanceSchema": EVALUATION_TYPE}, "uri": f"{ROOT}/Evaluator/{_SALT}/evaluation"}
-                ]
-            },
-            "executor-logs": {
-                "artifacts": [
-                    {"type": {"schemaTitle": "system.Artifact"}, "uri": f"{ROOT}/Evaluator/{_SALT}/executor-logs"}
-                ]
-            },
-        },
-        "outputFile": "/tmp/kfp_outputs/output_metadata.json",
-    },
-}
+FOLDER = Path(__file__).parent / "recorded"
+NODES = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
 
 
-def evaluator() -> dict:
-    """Returns the executor input of an Evaluator of two inputs and two outputs."""
-    return copy.deepcopy(_EVALUATOR)
+@functools.cache
+def _text(node: str) -> str:
+    return (FOLDER / f"{node}.json").read_text(encoding="utf-8")
 
 
-def inputs_spec() -> str:
+def recording(node: str) -> dict[str, Any]:
+    """Returns everything that was recorded of a node: its arguments, the launcher's places, the output metadata."""
+    return json.loads(_text(node))
+
+
+def option(node: str, name: str) -> str:
+    """Returns one of the node's arguments."""
+    arguments = recording(node)["arguments"]
+    return arguments[arguments.index(name) + 1]
+
+
+def executor_input(node: str) -> dict[str, Any]:
+    """Returns what the launcher put in the place of `{{$}}`."""
+    return json.loads(option(node, "--json_serialized_invocation_args"))
+
+
+def inputs_spec(node: str) -> dict[str, Any]:
     """Returns the component's input definitions, as the container's argument has them."""
-    return json.dumps(INPUTS_SPEC)
+    return json.loads(option(node, "--json_serialized_inputs_spec_args"))
+
+
+def outputs(node: str) -> list[str]:
+    """Returns the outputs that the component declares."""
+    return option(node, "--outputs").split(",")
+
+
+def bindings(node: str) -> list[str]:
+    """Returns which parameters of the run go into which properties."""
+    arguments = recording(node)["arguments"]
+    return [word for before, word in itertools.pairwise(arguments) if before == "--bind"]
+
+
+def evaluator() -> dict[str, Any]:
+    """Returns the executor input of the Evaluator: four inputs, the champion among them, and two outputs."""
+    return executor_input("Evaluator")
+
+
+def uri(given: dict[str, Any], key: str) -> str:
+    """Returns the URI of an input or output."""
+    sides = (given[side].get("artifacts", {}) for side in ("inputs", "outputs"))
+    return next(side[key]["artifacts"][0]["uri"] for side in sides if key in side)
+
+
+INPUTS_SPEC = inputs_spec("Evaluator")
+_PARTS = uri(evaluator(), "model").split("/")
+RUN = _PARTS[_PARTS.index("Trainer") - 1]
+ROOT = "/".join(_PARTS[: _PARTS.index("Trainer")])
+LOCAL = ROOT.replace("minio://", "/minio/")
+EXAMPLES_TYPE, MODEL_TYPE = (
+    INPUTS_SPEC["artifacts"][key]["artifactType"]["instanceSchema"] for key in ("examples", "model")
+)

@@ -46,7 +46,7 @@ class Pod:
         return [
             *("--executor_class_path", "tests.components.entrypoint.executors.Executor"),
             *("--json_serialized_invocation_args", json.dumps(given)),
-            *("--json_serialized_inputs_spec_args", recorded.inputs_spec()),
+            *("--json_serialized_inputs_spec_args", json.dumps(recorded.INPUTS_SPEC)),
             *("--task", "Evaluator", "--outputs", "blessing,evaluation"),
             *("--notes", str(self.folder / "registry" / ".runs"), "--root", str(self.folder)),
             "--runner=DirectRunner",

@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils as parsing
 
 from components.entrypoint import translate
 from tests.components.entrypoint import recorded
@@ -51,16 +54,19 @@ def test_an_input_remembers_where_it_lies_for_others():
     assert artifact["metadata"]["remote_uri"].startswith("minio://mlpipeline/")
 
 
-def test_metadata_of_inputs_is_unwrapped_and_the_backends_own_left_out():
+def test_metadata_of_inputs_is_without_the_backends_own():
     metadata = to_tfx()["inputs"]["artifacts"]["examples"]["artifacts"][0]["metadata"]
-    del metadata["remote_uri"]
-    assert metadata == {
-        "span": 2.0,
-        "split_names": '["train", "eval"]',
-        "complete": 1.0,
-        "counts": {"train": 80.0, "eval": 10.0},
-        "files": ["a.csv", "b.csv"],
-    }
+    assert {"span", "split_names", "tfx_version"} < set(metadata)
+    assert not {"display_name", "store_session_info"} & set(metadata)
+
+
+def test_metadata_that_the_backend_wrapped_is_unwrapped():
+    given = recorded.evaluator()
+    artifact = given["inputs"]["artifacts"]["examples"]["artifacts"][0]
+    artifact["metadata"] |= {"counts": {"struct": {"train": 80.0}}, "files": {"list": ["a.csv"]}, "none": None}
+    metadata = to_tfx(given)["inputs"]["artifacts"]["examples"]["artifacts"][0]["metadata"]
+    assert (metadata["counts"], metadata["files"]) == ({"train": 80.0}, ["a.csv"])
+    assert "none" not in metadata
 
 
 def test_an_output_that_nobody_declared_is_dropped():
@@ -76,7 +82,7 @@ def test_what_the_launcher_gave_is_not_touched():
 def written() -> dict:
     """Returns what TFX writes for the recorded Evaluator."""
     local = to_tfx()["outputs"]["artifacts"]
-    model = f"{recorded.LOCAL}/Trainer/7b1e0f0a-1111-4222-8333-444455556666/model"
+    model = translate.local_path(recorded.uri(recorded.evaluator(), "model"))
     return {
         "artifacts": {
             "blessing": {
@@ -146,6 +152,41 @@ def test_an_output_that_is_a_file_is_there(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text("")
     assert translate.missing_outputs(given, declared_outputs=DECLARED, root=str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("node", recorded.NODES)
+def test_every_recorded_input_is_what_tfx_reads_and_its_outputs_what_the_launcher_took(node):
+    recording, given = recorded.recording(node), recorded.executor_input(node)
+    assert [path for path, there in recording["inputs_there"].items() if not there] == []
+    declared = recorded.outputs(node)
+    translated = translate.to_tfx(given, recorded.inputs_spec(node), declared_outputs=declared)
+    text = json.dumps(translate.bind(translated, recorded.bindings(node), known={"run_id": recorded.RUN}))
+    parsed = json_format.Parse(text, pipeline_spec_pb2.ExecutorInput())
+    for artifacts in (parsed.inputs.artifacts, parsed.outputs.artifacts):
+        for key, (artifact,) in parsing.parse_raw_artifact_dict(artifacts).items():
+            assert artifact.type_name not in ("Artifact", ""), key
+            assert artifact.uri.startswith("/minio/")
+    # What was taken once is left as it is: it has remote URIs, no nulls, and no field that the launcher does not know.
+    taken = recording["output_metadata"]
+    assert set(taken["artifacts"]) == set(declared)
+    assert translate.to_launcher(taken, given) == taken
+    assert translate.run_id(given, task=node) == recorded.RUN
+
+
+@pytest.mark.parametrize("node", recorded.NODES)
+def test_tfx_fails_on_a_recorded_output_that_nobody_declared(node):
+    parsed = json_format.Parse(json.dumps(recorded.executor_input(node)), pipeline_spec_pb2.ExecutorInput())
+    with pytest.raises(ImportError, match=r"system\.Artifact"):
+        parsing.parse_raw_artifact_dict(parsed.outputs.artifacts)
+
+
+@pytest.mark.parametrize(
+    "node", [node for node in recorded.NODES if recorded.executor_input(node)["inputs"].get("artifacts")]
+)
+def test_tfx_fails_on_the_empty_types_of_recorded_inputs(node):
+    parsed = json_format.Parse(json.dumps(recorded.executor_input(node)), pipeline_spec_pb2.ExecutorInput())
+    with pytest.raises(AttributeError):
+        parsing.parse_raw_artifact_dict(parsed.inputs.artifacts)
 
 
 def test_run_id_is_what_stands_before_the_task():
