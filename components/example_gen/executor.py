@@ -153,7 +153,9 @@ class _ConvertPiece(beam.DoFn):
 
     def process(self, element: Piece) -> Iterable[None]:
         results = self._converter.convert(element)
-        self._rows += sum(result.rows for result in results)
+        rows = sum(result.rows for result in results)
+        logging.getLogger(__name__).info("Piece %d of %d: %d rows.", element.index, self._plan.pieces, rows)
+        self._rows += rows
         progress.report(f"{self._rows:,} rows")
         return ()
 

@@ -113,6 +113,8 @@ def deal(files: Sequence[Inspected], data: settings.Data, *, span_of: Mapping[st
     """
     total = sum(file.file.size for file in files)
     target = min(PIECE, max(1, total // data.shards))
+    # Cutting reads a file, so what a worker does in a moment is not cut.
+    cut = min(PIECE, max(2 * source.BLOCK, target))
     apart = set(sorted(set((span_of or {}).values()))[-SPANS_APART:])
     pieces: list[list[Unit]] = []
     room, before = 0, None
@@ -120,7 +122,7 @@ def deal(files: Sequence[Inspected], data: settings.Data, *, span_of: Mapping[st
         span = (span_of or {}).get(file.file.path)
         ends = span != before and (span in apart or before in apart)
         before = span
-        for unit, size in units(file, data, span=span or 0):
+        for unit, size in units(file, data, span=span or 0, size=cut):
             if size > room or ends or not pieces:
                 pieces.append([])
                 room = target
@@ -130,11 +132,19 @@ def deal(files: Sequence[Inspected], data: settings.Data, *, span_of: Mapping[st
     return [Piece(index=index, units=tuple(units)) for index, units in enumerate(pieces)]
 
 
-def units(file: Inspected, data: settings.Data, *, span: int = 0) -> Iterator[tuple[Unit, int]]:
+def units(
+    file: Inspected, data: settings.Data, *, span: int = 0, size: int | None = None
+) -> Iterator[tuple[Unit, int]]:
     """Cuts a file where it can be cut.
 
     A large plain CSV file is cut at block ends; the lines before each range are counted, so that numbers stay exact. A
-    Parquet file is cut into its row groups, a TFRecord file not at all.
+    Parquet file is cut into its row groups, a plain TFRecord file at any byte: who reads a range finds its records.
+
+    Args:
+        file: inspected, without problems.
+        data: the settings.
+        span: of the file.
+        size: bytes that a unit aims at; `PIECE` if None.
 
     Yields:
         Each unit with its size in bytes.
@@ -147,8 +157,13 @@ def units(file: Inspected, data: settings.Data, *, span: int = 0) -> Iterator[tu
             unit = dataclasses.replace(whole, start=part.start, length=part.length, line=part.line)
             yield unit, max(1, round(part.size * stored))
         return
-    if not file.seekable or file.file.size <= PIECE:
+    size = size or PIECE
+    if not file.seekable or file.file.size <= size:
         yield whole, file.file.size
+        return
+    if data.format == "tfrecord":
+        for begin in range(0, file.file.size, size):
+            yield dataclasses.replace(whole, start=begin, length=size), min(size, file.file.size - begin)
         return
     start, line, length, lines = file.data_start, file.data_line, 0, 0
     with source.opened(path, encoding=data.csv.encoding, start=start) as stream:
@@ -156,7 +171,7 @@ def units(file: Inspected, data: settings.Data, *, span: int = 0) -> Iterator[tu
             for block in source.blocks(stream, quote=data.csv.quote.encode()):
                 length += len(block)
                 lines += line_count(block)
-                if length >= PIECE - source.BLOCK:
+                if length >= size - source.BLOCK:
                     yield dataclasses.replace(whole, start=start, length=length, line=line), length
                     start, line, length, lines = start + length, line + lines, 0, 0
         except source.LineTooLong:

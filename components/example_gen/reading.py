@@ -29,11 +29,11 @@ class Unit:
     path: str
     columns: Sequence[str]
     start: int
-    """Offset of the first line in the stream of UTF-8; of Parquet the first row group."""
+    """Offset of the first line in the stream of UTF-8; of TFRecord any byte; of Parquet the first row group."""
     length: int | None
     """Bytes to read, or row groups; None for all."""
     line: int
-    """Physical number of the first line (of Parquet and TFRecord: row, record), from 1."""
+    """Physical number of the first line (of Parquet: row), from 1; of TFRecord not used."""
     span: int = 0
 
 
@@ -84,12 +84,13 @@ def _parquet(unit: Unit, data: settings.Data, types: Mapping[str, ColumnType]) -
 
 def _tfrecord(unit: Unit, data: settings.Data, types: Mapping[str, ColumnType]) -> Iterator[Block]:
     del data
-    for rows, numbers, bad in tfrecord.read(unit.path, types):
+    for batch in tfrecord.read(unit.path, types, start=unit.start, length=unit.length):
         yield Block(
-            rows=rows,
-            bad=bad,
-            locate=lambda positions, rows=rows, numbers=numbers: [  # type: ignore[misc]
-                (int(numbers[row]), typed.shown(rows, row)) for row in positions
+            rows=batch.rows,
+            bad=batch.bad,
+            locate=lambda positions, batch=batch: [  # type: ignore[misc]
+                (number, typed.shown(batch.rows, row))
+                for number, row in zip(batch.numbers(positions), positions, strict=True)
             ],
         )
 

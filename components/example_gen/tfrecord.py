@@ -5,18 +5,18 @@ costs that record only; where the frame itself is broken nothing that follows ca
 of the file which names the record. Only a batch with a bad record is looked at record by record.
 
     inspected = inspect(file, data, columns)
-    for rows, numbers, bad in read(path, types): ...
+    for batch in read(path, types, start=64 << 20, length=64 << 20): ...
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -27,6 +27,7 @@ from tfx_bsl.coders import example_coder
 from components.example_gen import inspection, source, typed
 from components.example_gen.inspection import Column, Inspected, Unreadable
 from components.example_gen.table import TEXT_SHOWN, BadLine, ColumnType
+from components.records import frames
 from evergreen import settings, spans
 from evergreen.errors import Problem
 
@@ -51,7 +52,7 @@ class _Broken(Exception):
 @dataclasses.dataclass(frozen=True)
 class _Record:
     number: int
-    """From 1."""
+    """From 1 within the range that is read."""
     data: bytes
     sound: bool
     """Whether its checksum is right."""
@@ -99,7 +100,8 @@ def inspect(file: spans.DataFile, data: settings.Data, columns: Mapping[str, Col
         optional = {name: dataclasses.replace(column, optional=True) for name, column in columns.items()}
         problems = list(inspection.column_problems(file.path, list(kinds), optional, "the schema"))
     names = {name: "no value" if kind is None else f"{kind.words} in most records" for name, kind in kinds.items()}
-    return Inspected(file=file, problems=problems, header=list(kinds), kinds=kinds, type_names=names)
+    seekable = source.compression(head) is None
+    return Inspected(file=file, problems=problems, header=list(kinds), kinds=kinds, type_names=names, seekable=seekable)
 
 
 def _kinds(examples: Sequence[Any]) -> dict[str, ColumnType | None]:
@@ -133,34 +135,60 @@ def _no_examples(file: spans.DataFile, seen: int) -> Problem:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def read(path: str, types: Mapping[str, ColumnType]) -> Iterator[tuple[pa.Table, npt.NDArray[np.int64], list[BadLine]]]:
-    """Reads a whole file.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some records."""
+
+    rows: pa.Table
+    """Good rows with all columns."""
+    bad: list[BadLine]
+    """Records that are none, by their numbers in the file."""
+    numbers: Callable[[Sequence[int]], list[int]]
+    """Gives the numbers in the file of rows by their positions."""
+
+
+def read(path: str, types: Mapping[str, ColumnType], *, start: int = 0, length: int | None = None) -> Iterator[Batch]:
+    """Reads a file, or the records that begin in a range of a plain one.
 
     Args:
         path: the file.
         types: the type of each column.
+        start: any byte of the file; 0 for one that is compressed.
+        length: of the range; None for all that follows.
 
     Yields:
-        Good rows with the columns of `types`, their record numbers, and the bad records.
+        All records, as rows or as bad ones.
 
     Raises:
         Unreadable: the file is damaged, or has a feature that is not in `types`.
     """
     decoder = example_coder.ExamplesToRecordBatchDecoder()
-    for sound, sound_numbers, unsound in _batches(path):
+
+    @functools.cache
+    def before() -> int:
+        # Whoever reads a range does not know how many records are before it, and seldom needs to.
+        return frames.records_before(path, start) if start else 0
+
+    for sound, sound_numbers, unsound in _batches(path, start, None if length is None else start + length):
         bad = [BadLine(line=r.number, reason="its checksum is wrong", text=_shown(r.data)) for r in unsound]
         decoded, numbers, undecodable = _decoded(decoder, sound, sound_numbers, types)
-        if decoded is None:
-            yield _nothing(types), np.zeros(0, np.int64), [*bad, *undecodable]
-            continue
-        if unknown := sorted(set(decoded.column_names) - set(types)):
-            raise Unreadable(_unknown(path, unknown, int(numbers[0]), int(numbers[-1])))
-        absent = {name: pa.nulls(decoded.num_rows, type_.arrow) for name, type_ in types.items()}
-        present = {name: decoded.column(name) for name in decoded.column_names}
-        rows, faults, kept = typed.conformed(pa.table({**absent, **present}), types, first=0)
         bad += undecodable
-        bad += [dataclasses.replace(fault, line=int(numbers[fault.line])) for fault in faults]
-        yield rows, numbers[kept], sorted(bad, key=lambda line: line.line)
+        rows, kept = _nothing(types), np.zeros(0, np.int64)
+        if decoded is not None:
+            if unknown := sorted(set(decoded.column_names) - set(types)):
+                raise Unreadable(_unknown(path, unknown, before() + int(numbers[0]), before() + int(numbers[-1])))
+            absent = {name: pa.nulls(decoded.num_rows, type_.arrow) for name, type_ in types.items()}
+            present = {name: decoded.column(name) for name in decoded.column_names}
+            rows, faults, good = typed.conformed(pa.table({**absent, **present}), types, first=0)
+            bad += [dataclasses.replace(fault, line=int(numbers[fault.line])) for fault in faults]
+            kept = numbers[good]
+        yield Batch(
+            rows=rows,
+            bad=[
+                dataclasses.replace(line, line=before() + line.line) for line in sorted(bad, key=lambda line: line.line)
+            ],
+            numbers=lambda positions, kept=kept: [before() + int(kept[row]) for row in positions],  # type: ignore[misc]
+        )
 
 
 def _nothing(types: Mapping[str, ColumnType]) -> pa.Table:
@@ -177,26 +205,28 @@ def _unknown(path: str, names: Sequence[str], first: int, last: int) -> Problem:
 
 
 _Batch = tuple[list[bytes], npt.NDArray[np.int64], list[_Record]]
-"""Sound records, their numbers, and those with a wrong checksum."""
+"""Sound records, their numbers from 1 within the range, and those with a wrong checksum."""
 
 
-def _batches(path: str) -> Iterator[_Batch]:
+def _batches(path: str, start: int, end: int | None) -> Iterator[_Batch]:
     """Yields records; in C++ as long as all is well."""
     kind = {"gzip": "GZIP", None: ""}.get(source.compression(source.head_of_file(path)))
     number = 1
+    misled: frames.Damaged | None = None
     if kind is not None:
-        dataset = tf.data.TFRecordDataset(path, kind).batch(BATCH).prefetch(2)
         try:
-            for batch in dataset.as_numpy_iterator():
-                yield batch.tolist(), np.arange(number, number + len(batch), dtype=np.int64), []
+            for batch in _serialized(path, kind, start, end):
+                yield batch, np.arange(number, number + len(batch), dtype=np.int64), []
                 number += len(batch)
             return
         except tf.errors.OpError:
             # What is wrong, and where, is found below.
             pass
+        except frames.Damaged as damage:
+            misled = damage
     records: list[_Record] = []
     try:
-        for record in _records(path):
+        for record in _records(path, start, end):
             if record.number < number:
                 continue
             records.append(record)
@@ -209,6 +239,27 @@ def _batches(path: str) -> Iterator[_Batch]:
         raise Unreadable(inspection.damaged(path, error)) from error
     if records:
         yield _parted(records)
+    if misled:
+        # No length is damaged: so the next range's reader took what is within a record for one.
+        raise Unreadable(_not_to_be_cut(path, misled))
+
+
+def _not_to_be_cut(path: str, misled: frames.Damaged) -> Problem:
+    return Problem(
+        where=f"{path}, byte {misled.at:,}",
+        found="a record that holds a TFRecord file itself, so that the large file cannot be read in ranges",
+        expected="records of plain tf.Examples",
+        action="Compress the file with gzip, or deliver files of less than 8 MB: they are read from their beginning.",
+    )
+
+
+def _serialized(path: str, kind: str, start: int, end: int | None) -> Iterator[list[bytes]]:
+    if kind:
+        for batch in tf.data.TFRecordDataset(path, kind).batch(BATCH).prefetch(2).as_numpy_iterator():
+            yield batch.tolist()
+        return
+    for tensor in frames.read(path, start=start, end=end, rows=BATCH):
+        yield tensor.numpy().tolist()
 
 
 def _parted(records: Sequence[_Record]) -> _Batch:
@@ -282,13 +333,16 @@ def _shown(data: bytes) -> str:
 # --- frames ----------------------------------------------------------------------------------------------------------
 
 
-def _records(path: str) -> Iterator[_Record]:
-    """Takes a file apart record by record.
+def _records(path: str, start: int = 0, end: int | None = None) -> Iterator[_Record]:
+    """Takes a file apart record by record, from its beginning, and yields those that begin in a range.
+
+    The record behind the range is looked at too: its reader found no other beginning than this one's end, or nobody
+    reads it.
 
     Raises:
-        _Broken: a length is damaged, or the file ends within a record.
+        _Broken: a length is damaged, or the file ends within a record; the number is the one in the file.
     """
-    number = 0
+    number = passed = at = 0
     # Any one-byte encoding would do: what matters is that the stream is decompressed and nothing else.
     with source.opened(path, encoding="utf-8") as stream:
         while head := _exactly(stream, 12):
@@ -296,15 +350,21 @@ def _records(path: str) -> Iterator[_Record]:
             if len(head) < 12:
                 raise _Broken(number, "the end of the file within a record")
             length, checksum = struct.unpack("<QI", head)
-            if _masked(head[:8]) != checksum:
+            if frames.masked(head[:8]) != checksum:
                 raise _Broken(number, "a damaged length of a record")
             if length > MAX_RECORD:
                 raise _Broken(number, f"a record of {length:,} bytes")
             body = _exactly(stream, length + 4)
             if len(body) < length + 4:
                 raise _Broken(number, "the end of the file within a record")
-            data = body[:length]
-            yield _Record(number, data, _masked(data) == struct.unpack("<I", body[length:])[0])
+            if end is not None and at >= end:
+                return
+            if at < start:
+                passed += 1
+            else:
+                data = body[:length]
+                yield _Record(number - passed, data, frames.masked(data) == struct.unpack("<I", body[length:])[0])
+            at += length + frames.FRAME
 
 
 def _exactly(stream: source.Stream, size: int) -> bytes:
@@ -313,9 +373,3 @@ def _exactly(stream: source.Stream, size: int) -> bytes:
         parts.append(part)
         size -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _masked(data: bytes) -> int:
-    """TFRecord's checksum of bytes."""
-    checksum: int = google_crc32c.value(data)
-    return (((checksum >> 15) | (checksum << 17)) + 0xA282EAD8) & 0xFFFFFFFF

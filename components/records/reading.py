@@ -1,8 +1,9 @@
 """Reads TFRecord files of tf.Examples into large Arrow record batches: no Python and no Beam element per row.
 
-Guarantee: every row of every file that matches comes out once, in its file's order; no batch is larger than `rows` rows
-or about `BATCH_BYTES`, however large the files are. Beam's own reader makes an element of every record, checks it in
-Python and puts batches together again; here a file is an element, tf.data reads it and tfx-bsl decodes it, both in C++.
+Guarantee: every row of every file that matches comes out once; no batch is larger than `rows` rows or about
+`BATCH_BYTES`, however large the files are, and a large plain file is read by as many workers as it has ranges. Beam's
+own reader makes an element of every record, checks it in Python and puts batches together again; here a range of a
+file is an element, tf.data reads it and tfx-bsl decodes it, both in C++.
 
     batches = pipeline | ReadBatches(["/data/Split-train/*"])                # PCollection[pa.RecordBatch]
     keyed = pipeline | ReadKeyedBatches({"train": "/data/Split-train/*"})    # PCollection[tuple[str, pa.RecordBatch]]
@@ -11,6 +12,7 @@ Python and puts batches together again; here a file is an element, tf.data reads
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,10 +24,14 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.coders import example_coder
 from tfx_bsl.tfxio import tensor_representation_util, tf_example_record
 
+from components.records import frames
+
 ROWS = 1 << 12
 """Rows of a batch; beyond this nothing gets faster (measured on 18 columns), and memory only grows."""
 BATCH_BYTES = 32 << 20
 """Bytes of serialized tf.Examples of a batch; wide rows make batches of fewer rows."""
+RANGE = 64 << 20
+"""Bytes of a plain file that are read in one go: much to a worker's start, little to a large file."""
 _BUFFER = 4 << 20
 
 
@@ -49,19 +55,36 @@ class Reader:
         self._arrow = None if schema is None else self._decoder.ArrowSchema()
         self._parse = None if self._arrow is None else _parser(self._arrow)
 
-    def read(self, path: str) -> Iterator[pa.RecordBatch]:
-        """Yields the rows of one file, a TFRecord file of serialized tf.Examples, gzipped where it ends in `.gz`."""
-        compression = "GZIP" if path.endswith(".gz") else ""
-        records = tf.data.TFRecordDataset(path, compression_type=compression, buffer_size=_BUFFER)
-        # The next batch is read while this one is worked on.
-        batches = records.batch(rows_of_a_batch(records, rows=self._rows)).prefetch(1)
+    def read(self, path: str, *, start: int = 0, end: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Yields the rows of a TFRecord file of serialized tf.Examples, gzipped where it ends in `.gz`.
+
+        Args:
+            path: of the file.
+            start: of a plain file: any byte of it; records that begin before are left out.
+            end: of a plain file: any byte of it; records that begin there or behind are left out.
+        """
         if self._parse is None or self._arrow is None:
-            yield from map(self._decoder.DecodeBatch, batches.as_numpy_iterator())
+            for serialized in self._serialized(path, start, end):
+                yield self._decoder.DecodeBatch(serialized.numpy())
             return
-        for serialized in batches:
+        for serialized in self._serialized(path, start, end):
             parsed = self._parse(serialized)
             columns = [_column(parsed[field.name], field.type) for field in self._arrow]
             yield pa.RecordBatch.from_arrays(columns, schema=self._arrow)
+
+    def _serialized(self, path: str, start: int, end: int | None) -> Iterator[tf.Tensor]:
+        # The next batch is read while this one is worked on.
+        if is_cuttable(path):
+            records = frames.from_record(path, 0)
+            yield from frames.read(path, start=start, end=end, rows=rows_of_a_batch(records, rows=self._rows))
+            return
+        records = tf.data.TFRecordDataset(path, compression_type="GZIP", buffer_size=_BUFFER)
+        yield from records.batch(rows_of_a_batch(records, rows=self._rows)).prefetch(1)
+
+
+def is_cuttable(path: str) -> bool:
+    """Tells whether a file is plain; a compressed one is read by one worker from its beginning."""
+    return not path.endswith(".gz")
 
 
 def _parser(arrow: pa.Schema) -> Any | None:
@@ -98,7 +121,7 @@ def rows_of_a_batch(records: tf.data.Dataset, *, rows: int = ROWS) -> int:
 
 
 class ReadKeyedBatches(beam.PTransform):
-    """Reads files into record batches with a key; a file is read by one worker, different files by any.
+    """Reads files into record batches with a key; ranges of plain files, and gzipped files, are read by any worker.
 
     One PCollection for all keys: a Flatten of several would make the in-process runner keep all batches in memory.
     """
@@ -118,6 +141,7 @@ class ReadKeyedBatches(beam.PTransform):
         # Messages do not travel well between interpreters, bytes do.
         self._schema = None if schema is None else schema.SerializeToString()
         self._rows = rows
+        self._range = RANGE
 
     def expand(self, pipeline: Any) -> beam.PCollection[tuple[str, pa.RecordBatch]]:
         """Returns the record batches of all files with their keys."""
@@ -125,7 +149,7 @@ class ReadKeyedBatches(beam.PTransform):
         return (
             root
             | "Patterns" >> beam.Create(list(self._patterns.items()))
-            | "Files" >> beam.FlatMap(_files).with_output_types(tuple[str, str])
+            | "Files" >> beam.FlatMap(_ranges, size=self._range).with_output_types(tuple[str, str, int, int])
             # Few names, but what spreads the files over the workers.
             | "Spread" >> beam.Reshuffle()
             | "Read" >> beam.ParDo(_ReadFile(self._schema, self._rows)).with_output_types(tuple[str, pa.RecordBatch])
@@ -147,9 +171,13 @@ class ReadBatches(beam.PTransform):
         return pipeline | "Keyed" >> self._read | "Batches" >> beam.Values().with_output_types(pa.RecordBatch)
 
 
-def _files(keyed: tuple[str, str]) -> list[tuple[str, str]]:
+def _ranges(keyed: tuple[str, str], size: int) -> Iterator[tuple[str, str, int, int]]:
+    """Yields key, file, and the bytes from and up to which it is read."""
     key, pattern = keyed
-    return [(key, file) for file in sorted(tf.io.gfile.glob(pattern))]
+    for file in sorted(tf.io.gfile.glob(pattern)):
+        length = max(1, tf.io.gfile.stat(file).length)
+        step = size if is_cuttable(file) else length
+        yield from ((key, file, start, min(start + step, length)) for start in range(0, length, step))
 
 
 class _ReadFile(beam.DoFn):
@@ -161,10 +189,13 @@ class _ReadFile(beam.DoFn):
         schema = None if self._schema is None else schema_pb2.Schema.FromString(self._schema)
         self._reader = Reader(schema, rows=self._rows)
 
-    def process(self, element: tuple[str, str]) -> Iterable[tuple[str, pa.RecordBatch]]:
-        key, path = element
-        for batch in self._reader.read(path):
+    def process(self, element: tuple[str, str, int, int]) -> Iterable[tuple[str, pa.RecordBatch]]:
+        key, path, start, end = element
+        rows = 0
+        for batch in self._reader.read(path, start=start, end=end):
+            rows += batch.num_rows
             yield key, batch
+        logging.info("Read %d rows of %s, bytes %d to %d.", rows, path, start, end)
 
 
 class ExampleTFXIO(tf_example_record.TFExampleRecord):

@@ -19,7 +19,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from components.example_gen import columns, executor, pieces, reading
+from components.example_gen import columns, executor, inspection, pieces, reading, tfrecord
+from components.example_gen.table import ColumnType
 from evergreen import settings, spans
 from evergreen.errors import BadInput
 from tests.components.example_gen.test_executor import everything, quarantine, rows, run, shards, summary, value, write
@@ -302,6 +303,30 @@ def damaged_at(path, number, *, offset):
         position += 16 + int.from_bytes(data[position : position + 8], "little")
     data[position + offset] ^= 0xFF
     path.write_bytes(bytes(data))
+
+
+def test_a_large_record_file_is_cut_and_nothing_else_changes(tmp_path, monkeypatch):
+    records = [example(a=i, b=float(i)) for i in range(3000)]
+    records[2500] = b"\xff\xff no example"
+    write_records(tmp_path / "x.tfrecord", records)
+    whole = run(tmp_path, tmp_path / "whole", "x.tfrecord", schema=None, format="tfrecord")
+    monkeypatch.setattr("components.example_gen.source.BLOCK", 1 << 12)
+    cut = run(tmp_path, tmp_path / "cut", "x.tfrecord", schema=None, format="tfrecord", shards=8)
+    assert len(shards(cut, "train")) > len(shards(whole, "train"))
+    for split in whole.splits:
+        assert Counter(rows(cut, split)) == Counter(rows(whole, split))
+    # The range that holds it has to find out how many records are before it.
+    assert [line["line"] for line in quarantine(cut)] == [line["line"] for line in quarantine(whole)] == [2501]
+
+
+def test_a_record_file_that_cannot_be_cut_is_told(tmp_path):
+    inner = tmp_path / "inner"
+    write_records(inner, [example(a=i) for i in range(300)])
+    path = write_records(tmp_path / "x.tfrecord", [example(a=inner.read_bytes()), example(a="b")])
+    with pytest.raises(inspection.Unreadable) as caught:
+        list(tfrecord.read(str(path), {"a": ColumnType.STRING}, start=0, length=1000))
+    assert caught.value.problem.found.startswith("a record that holds a TFRecord file itself")
+    assert len(list(tfrecord.read(str(path), {"a": ColumnType.STRING}))) == 1
 
 
 def test_a_corrupt_record_costs_itself_only(tmp_path):
