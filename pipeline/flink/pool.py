@@ -6,7 +6,8 @@ process does that once and forks: a worker starts in a tenth of a second, whatev
 libraries' memory. The process that forks has one thread and never speaks gRPC, for neither threads nor gRPC survive a
 fork; the server is a small process beside it, and both talk over a pair of sockets, a line of JSON each way.
 
-Guarantee: no worker outlives the pool, and neither half of it the other, however they end.
+Guarantee: no worker outlives the pool, and neither half of it the other, however they end; a worker runs the code that
+is on the disk when it starts: where a module of this project has changed since, the worker imports everything itself.
 """
 
 from __future__ import annotations
@@ -46,10 +47,14 @@ _REAP_EVERY = 1.0
 def main(arguments: Sequence[str]) -> int:
     """Serves until it is terminated."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.flink.pool")
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, default=50000)
     parser.add_argument("--logs", type=Path, required=True, help="folder of the workers' logs, a file each")
+    parser.add_argument("--worker", metavar="JSON", help="be one worker rather than a pool")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if options.worker:
+        _work(json.loads(options.worker))
+        return 0
     ours, servers = socket.socketpair()
     server = _fork()
     if server == 0:
@@ -146,11 +151,13 @@ class _Forge:
         self._logs = logs
         self._workers: dict[str, int] = {}
         self._count = 0
+        self._imported: Mapping[str, int] = {}
 
     def work(self) -> None:
         began = time.monotonic()
         for name in WARM:
             importlib.import_module(name)
+        self._imported = _modules()
         logging.info("Warm after %.1f s.", time.monotonic() - began)
         with self._server.makefile("rw", encoding="utf-8") as lines:
             for question in self._questions(lines):
@@ -183,9 +190,20 @@ class _Forge:
         pid = _fork()
         if pid == 0:
             self._server.close()
-            _exit_with(lambda: _work(request, log))
+            _exit_with(lambda: self._become(request, log))
         self._workers[request["start"]] = pid
         logging.info("Worker %s is process %d after %.3f s.", request["start"], pid, time.monotonic() - began)
+
+    def _become(self, request: Mapping[str, str], log: Path) -> None:
+        """Is a worker, in a process of its own."""
+        with open(log, "ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        if _modules() != self._imported:
+            # The wish to die with the pool outlives `exec`.
+            command = [sys.executable, "-m", __spec__.name, "--logs", str(self._logs), "--worker", json.dumps(request)]
+            os.execv(sys.executable, command)  # noqa: S606 this very program
+        _work(request)
 
     def _stop(self, worker: str) -> None:
         pid = self._workers.pop(worker, None)
@@ -204,14 +222,19 @@ class _Forge:
                 logging.info("Worker %s (process %d) ended with %d.", worker, pid, os.waitstatus_to_exitcode(status))
 
 
+def _modules() -> dict[str, int]:
+    """Returns when the files of this project's imported modules were written."""
+    root = Path(__file__).resolve().parents[2]
+    files = [Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))]
+    ours = [file for file in files if file.is_relative_to(root) and "site-packages" not in file.parts]
+    return {str(file): file.stat().st_mtime_ns if file.exists() else 0 for file in ours}
+
+
 # --- a worker --------------------------------------------------------------------------------------------------------
 
 
-def _work(request: Mapping[str, str], log: Path) -> None:
+def _work(request: Mapping[str, str]) -> None:
     """Is a worker of Beam until its runner has no more use for it."""
-    with open(log, "ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
     from apache_beam.runners.worker import sdk_worker_main
 
     logging.info("Process %d is worker %s.", os.getpid(), request["start"])
