@@ -9,7 +9,7 @@ ARGS ?=
 # The folder that `make tensorboard` shows.
 LOGDIR ?= runs
 
-.PHONY: help run kubeflow test test-fast lint bench bench-data bench-train bench-tune bench-gpu bench-tables tensorboard docs lock image test-cluster clean venv
+.PHONY: help run kubeflow test test-fast lint bench bench-data bench-train bench-tune bench-gpu bench-tables tensorboard docs lock image test-cluster test-flink flink-up flink-down clean venv
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ run: venv ## Run the whole pipeline on this machine
 
 kubeflow: venv ## Compile the pipeline for Kubeflow, and check it with our rules and Kubeflow's own code
 	@$(PYTHON) kubeflow_runner.py compile --no-backend --output runs/kubeflow/pipeline.yaml $(ARGS)
-	@$(PYTHON) kubeflow_runner.py check runs/kubeflow/pipeline.yaml
+	@$(PYTHON) kubeflow_runner.py check --require-backend runs/kubeflow/pipeline.yaml
 
 test: venv ## Run every test, the fast ones first
 	@$(PYTHON) -m pytest $(ARGS)
@@ -31,6 +31,15 @@ test-fast: venv ## Run the tests that take seconds
 
 test-cluster: venv ## Run the pipeline on a real cluster, with everything that can happen to it (docs/kubeflow.md)
 	@sh tests/cluster/run.sh $(ARGS)
+
+test-flink: venv ## Run the data nodes on a Flink of two workers, beside the local run (needs Java and Maven)
+	@$(PYTHON) -m pytest -m flink $(ARGS)
+
+flink-up: venv ## Start Apache Flink on this machine; then: make run ARGS="--environment configs/environments/flink.yaml"
+	@$(PYTHON) -m pipeline.flink up $(ARGS)
+
+flink-down: venv ## End it
+	@$(PYTHON) -m pipeline.flink down $(ARGS)
 
 lint: venv ## Check style, types and the layers of imports
 	@failed=; \

@@ -47,7 +47,8 @@ setup(
     ],
     py_modules=[path.stem for path in sorted(ROOT.glob("*_runner.py"))],
     package_data={
-        **{name: ["*.yaml", "*.pbtxt", "**/*.yaml", "**/*.pbtxt", "py.typed"] for name in [*CODE, *DATA]},
+        **{name: ["*.yaml", "*.pbtxt", "**/*.yaml", "**/*.pbtxt", "*.txt", "py.typed"] for name in [*CODE, *DATA]},
+        **{name: ["*.txt", "*.xml", "*.sha256"] for name in find_packages(include=["pipeline.*"])},
     },
     include_package_data=False,
     zip_safe=False,
