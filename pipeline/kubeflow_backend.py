@@ -6,6 +6,7 @@ verdict = check(Path("humidity.yaml"))
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import shutil
 import subprocess
@@ -15,7 +16,6 @@ from evergreen.errors import Problem
 
 SOURCE = Path(__file__).resolve().parent.parent / "kfp_check"
 """The Go program; a wheel has none."""
-_PROGRAM = "kfp_check"
 _REFUSED = 2
 
 
@@ -41,12 +41,13 @@ def check(path: Path, *, workflow: Path | None = None) -> Verdict:
         return Verdict(checked=False, words="not asked: kfp_check/ is not here (it is in the project's repository)")
     if shutil.which("go") is None:
         return Verdict(checked=False, words="not asked: there is no Go here (1.24 or newer builds kfp_check)")
-    built = _build()
-    if built is not None:
-        return Verdict(checked=False, words=f"not asked: kfp_check does not build here: {built}")
+    program = _program()
+    fault = _build(program)
+    if fault is not None:
+        return Verdict(checked=False, words=f"not asked: kfp_check does not build here: {fault}")
     arguments = ["-workflow", str(workflow)] if workflow is not None else []
     answer = subprocess.run(
-        [str(SOURCE / _PROGRAM), *arguments, str(path)], capture_output=True, text=True, check=False, timeout=120
+        [str(program), *arguments, str(path)], capture_output=True, text=True, check=False, timeout=120
     )
     if answer.returncode == 0:
         return Verdict(checked=True, words=answer.stdout.strip())
@@ -63,16 +64,24 @@ def check(path: Path, *, workflow: Path | None = None) -> Verdict:
     return Verdict(checked=True, words="refused", problems=(problem,))
 
 
-def _build() -> str | None:
-    """Builds the program when a source is newer; returns what went wrong."""
-    program = SOURCE / _PROGRAM
-    sources = [*SOURCE.rglob("*.go"), *SOURCE.rglob("go.mod"), SOURCE / "go.sum"]
-    if program.is_file() and program.stat().st_mtime >= max(source.stat().st_mtime for source in sources):
+def _program() -> Path:
+    """Returns where the program for these sources is kept: beside no clone, so that a fresh one finds it built."""
+    digest = hashlib.sha256()
+    for source in sorted([*SOURCE.rglob("*.go"), *SOURCE.rglob("go.mod"), SOURCE / "go.sum"]):
+        digest.update(str(source.relative_to(SOURCE)).encode() + b"\0" + source.read_bytes() + b"\0")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "evergreen" / f"kfp_check-{digest.hexdigest()[:16]}"
+
+
+def _build(program: Path) -> str | None:
+    """Builds the program where it is not there yet; returns what went wrong."""
+    if program.is_file():
         return None
+    program.parent.mkdir(parents=True, exist_ok=True)
     # Built under another name, so that two at once do not run half a program.
-    made = SOURCE / f".{_PROGRAM}.{os.getpid()}"
+    made = program.with_name(f".{program.name}.{os.getpid()}")
     answer = subprocess.run(
-        ["go", "build", "-mod=readonly", "-buildvcs=false", "-o", str(made), "."],
+        ["go", "build", "-mod=readonly", "-buildvcs=false", "-ldflags=-s -w", "-o", str(made), "."],
         cwd=SOURCE,
         capture_output=True,
         text=True,
