@@ -5,7 +5,7 @@
 TFX's executor finds `custom_extractors` by its name. They stand in for TFMA's features, labels, unbatch and slice key
 extractors; prediction is TFMA's own. TFMA takes every batch apart into rows before it slices and measures; here a
 slice of a batch stays numpy arrays, which `components.evaluator.metrics` takes whole. The slice keys are those that
-TFMA's slicer makes, so that results and views are the same. Of a column with several values in a row the first counts.
+TFMA's slicer makes, so that results and views are the same: a row with several values is in the slice of each of them.
 """
 
 from __future__ import annotations
@@ -178,33 +178,69 @@ def slices(
         if not names:
             yield (), None
             continue
-        columns = [first_values(batch, name) for name in names]
-        if any(column is None for column in columns):
+        columns = [_all_values(batch, name) for name in names]
+        known = [column for column in columns if column is not None]
+        if len(known) < len(columns):
             continue
-        grouped = _groups(columns)
-        for values, rows in grouped:
+        for values, rows in _groups(known):
             features = {name: np.array([value]) for name, value in zip(names, values, strict=True)}
             for key in slicer_lib.get_slices_for_features_dicts([], features, [spec]):
                 yield key, rows
 
 
-def _groups(columns: Sequence[pa.Array]) -> Iterator[tuple[list[Any], npt.NDArray[np.int64]]]:
-    """Yields every distinct combination of values with its rows; a row that lacks a value is in none."""
-    encoded = [column.dictionary_encode() for column in columns]
-    codes = np.zeros(len(columns[0]), np.int64)
-    complete = np.ones(len(codes), bool)
-    for column in encoded:
-        indices = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        complete &= indices >= 0
-        codes = codes * (len(column.dictionary) + 1) + indices
-    rows = np.flatnonzero(complete)
+@dataclasses.dataclass(frozen=True)
+class _Values:
+    """All values of a column, each as the number of what it is."""
+
+    distinct: pa.Array
+    codes: npt.NDArray[np.int64]
+    """-1 for a hole."""
+    starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    """Of each row."""
+
+
+def _all_values(batch: pa.RecordBatch, name: str) -> _Values | None:
+    """Returns the values of every row; None where the batch lacks the column."""
+    place = batch.schema.get_field_index(name)
+    if place < 0 or pa.types.is_null(batch.column(place).type):
+        return None
+    column = batch.column(place)
+    offsets = column.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
+    encoded = column.values.dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    lengths = np.where(column.is_valid().to_numpy(zero_copy_only=False), np.diff(offsets), 0)
+    return _Values(encoded.dictionary, codes, offsets[:-1], lengths)
+
+
+def _groups(columns: Sequence[_Values]) -> Iterator[tuple[list[Any], npt.NDArray[np.int64]]]:
+    """Yields every distinct combination of values with its rows; a row that lacks a value is in none.
+
+    A row with several values is in the group of each, once; of several columns in that of each combination.
+    """
+    rows = np.arange(len(columns[0].starts))
+    combination = np.zeros(len(rows), np.int64)
+    codes: list[npt.NDArray[np.int64]] = []
+    for column in columns:
+        lengths = column.lengths[rows]
+        entry = np.repeat(np.arange(len(rows)), lengths)
+        within = np.arange(len(entry)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        code = column.codes[column.starts[rows[entry]] + within]
+        entry, code = entry[code >= 0], code[code >= 0]
+        rows, combination = rows[entry], combination[entry] * max(1, len(column.distinct)) + code
+        codes = [*(earlier[entry] for earlier in codes), code]
     if not len(rows):
         return
-    order = rows[np.argsort(codes[rows], kind="stable")]
-    starts = np.flatnonzero(np.diff(codes[order])) + 1
+    order = np.lexsort((rows, combination))
+    again = (np.diff(combination[order]) == 0) & (np.diff(rows[order]) == 0)
+    order = order[np.concatenate([[True], ~again])]
+    starts = np.flatnonzero(np.diff(combination[order])) + 1
     for group in np.split(order, starts):
         first = int(group[0])
-        yield [column.dictionary[column.indices[first].as_py()].as_py() for column in encoded], group
+        yield (
+            [column.distinct[int(code[first])].as_py() for column, code in zip(columns, codes, strict=True)],
+            rows[group],
+        )
 
 
 def first_values(batch: pa.RecordBatch, name: str) -> pa.Array | None:
