@@ -52,7 +52,7 @@ rows = json.loads(sys.argv[2])
 answers = {}
 for version in (None, 1, 2):
     predictor = Predictor.from_registry(Registry(sys.argv[1], "humidity"), version)
-    answers[str(version)] = [float(answer.outputs["humidity"]) for answer in predictor.predict(rows)]
+    answers[str(version)] = [float(answer.outputs["prediction"]) for answer in predictor.predict(rows)]
 print("ANSWERS", json.dumps(answers))
 """
 

@@ -144,9 +144,52 @@ def test_a_refusal_is_told_again_without_loading_tfx(pod):
     )
     assert ended.returncode == ExitCode.REFUSED
     assert "Review it." in ended.stderr
-    imported = {line.rsplit("|", 1)[-1].strip() for line in ended.stderr.splitlines() if line.startswith("import time")}
-    assert "components.entrypoint.notes" in imported
-    assert not {"tfx", "tensorflow", "apache_beam", "yaml", "pydantic"} & imported
+    assert "components.entrypoint.notes" in _imported(ended.stderr)
+    assert not {"tfx", "tensorflow", "apache_beam", "yaml", "pydantic"} & _imported(ended.stderr)
+
+
+def _imported(stderr: str) -> set[str]:
+    return {line.rsplit("|", 1)[-1].strip() for line in stderr.splitlines() if line.startswith("import time")}
+
+
+@pytest.mark.slow
+def test_an_executor_that_does_without_tensorflow_runs_without_it(pod):
+    ended = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "components.entrypoint", *pod.arguments()],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == ExitCode.OK, ended.stderr[-2000:]
+    assert "tfx.types.artifact" in _imported(ended.stderr)
+    assert not {"tensorflow", "kfp.client", "tfx.components.transform.executor"} & _imported(ended.stderr)
+
+
+@pytest.mark.slow
+def test_a_parameter_of_the_run_reaches_the_executor_inside_its_property(pod):
+    arguments = pod.arguments()
+    at = arguments.index("--json_serialized_invocation_args") + 1
+    given = json.loads(arguments[at])
+    given["inputs"]["parameterValues"]["how"] = "refused"
+    arguments[at] = json.dumps(given)
+    assert entrypoint.main([*arguments, "--bind", "settings.end=how"]) == ExitCode.REFUSED
+
+
+def test_a_step_loads_of_tfx_what_its_executor_needs(pod):
+    code = (
+        "import importlib, sys\n"
+        "from components.entrypoint import lean\n"
+        "lean.prepare(without_tensorflow=True)\n"
+        "from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils\n"
+        "importlib.import_module('components.champion.executor')\n"
+        "print(sorted({'tensorflow', 'kfp.client', 'kfp.dsl', 'keras', 'kubernetes'} & set(sys.modules)))\n"
+        "from tfx.components import Pusher\n"
+        "import tensorflow_data_validation as tfdv, kfp\n"
+        "print(Pusher.__name__, tfdv.generate_statistics_from_csv.__name__, kfp.Client.__name__)\n"
+    )
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == ["[]", "Pusher generate_statistics_from_csv Client"]
 
 
 @pytest.mark.slow

@@ -119,6 +119,11 @@ def test_output_metadata_has_no_nulls():
     assert "null" not in json.dumps(translate.to_launcher(written(), recorded.evaluator()))
 
 
+def test_output_parameters_have_no_nulls():
+    told = translate.to_launcher({"parameterValues": {"rows": 3.0, "why": None}}, recorded.evaluator())
+    assert told["parameterValues"] == {"rows": 3.0}
+
+
 def test_output_metadata_has_only_what_the_launcher_merges():
     told = translate.to_launcher(written(), recorded.evaluator())
     assert all(set(listed["artifacts"][0]) == {"uri", "metadata"} for listed in told["artifacts"].values())
