@@ -63,7 +63,8 @@ def summary(artifact):
 
 def quarantine(artifact):
     files = sorted((pathlib.Path(artifact.uri) / "quarantine").glob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    # A text may hold other ends of lines than the one that ends an entry.
+    return [json.loads(line) for file in files for line in file.read_text().split("\n") if line]
 
 
 def write(root, name, content):
