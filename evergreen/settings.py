@@ -674,6 +674,8 @@ class Training(Section):
     """How many of the latest checkpoints stay on disk until training is through."""
     weight_histograms: bool = False
     """Whether TensorBoard gets the weights' histograms of every epoch."""
+    tflite: list[Literal["float16", "int8"]] = []
+    """Quantised variants of the network for TensorFlow Lite, written and measured beside the SavedModel."""
 
 
 # --- tuning ----------------------------------------------------------------------------------------------------------

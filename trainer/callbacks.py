@@ -21,9 +21,9 @@ class Progress(keras.callbacks.Callback):
         self._epochs = epochs
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Reports the metric of the task, on the train split and on the eval split."""
+        """Reports the metric of the task on the train split and on the eval split; where there is none, the loss."""
         values = logs or {}
-        name = "rmse" if "rmse" in values else "accuracy"
+        name = next(name for name in ("rmse", "accuracy", "loss") if name in values)
         told = f"epoch {epoch + 1}/{self._epochs}, {name} {values[name]:.4g}"
         progress.report(f"{told}, eval {values[f'val_{name}']:.4g}")
 

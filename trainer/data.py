@@ -47,8 +47,9 @@ _MAX_DECODED_TO_FILE = 32
 class Split:
     """A split that is ready to be trained on or evaluated."""
 
-    start: Callable[[int], tf.data.Dataset]
-    """Opens the batches from a step on: endless for training, one pass in file order (from its begin) otherwise."""
+    start: Callable[[int | tf.Tensor], tf.data.Dataset]
+    """Opens the batches from a step on: endless for training, one pass in file order (from its begin) otherwise. The
+    step may be a scalar int64 tensor, for a dataset that another process opens."""
     rows: int
     """Rows with a label."""
     skipped: int
@@ -261,7 +262,7 @@ def _from_memory(
     by_class = _weights_by_class(features, label, class_weights)
     tensors = {name: tf.constant(values) for name, values in columns.items()}
 
-    def start(step: int) -> tf.data.Dataset:
+    def start(step: int | tf.Tensor) -> tf.data.Dataset:
         dataset = (
             _permuted(tensors, features, rows, batch, seed=seed, step=step, by_class=by_class)
             if training
@@ -288,7 +289,7 @@ def _permuted(
     batch: int,
     *,
     seed: int,
-    step: int,
+    step: int | tf.Tensor,
     by_class: tf.Tensor | None,
 ) -> tf.data.Dataset:
     """Endless full batches; every epoch is a permutation of its own of all rows."""
@@ -303,7 +304,7 @@ def _permuted(
     def gather(chosen: tf.Tensor) -> Batch:
         return _pair({name: tf.gather(tensor, chosen) for name, tensor in tensors.items()}, features, by_class)
 
-    epochs = tf.data.Dataset.counter(start=step // steps, dtype=tf.int32)
+    epochs = tf.data.Dataset.counter(start=tf.cast(step // steps, tf.int32), dtype=tf.int32)
     # Left out before the gather, what lies before the step costs nothing.
     return epochs.flat_map(batches_of_rows).skip(step % steps).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -368,12 +369,12 @@ def _stream(
         records = _records(files, deterministic=deterministic)
         return records.shuffle(min(_SHUFFLE_ROWS, len(label)), seed=seed * _SEEDS + epoch)
 
-    def start(step: int) -> tf.data.Dataset:
+    def start(step: int | tf.Tensor) -> tf.data.Dataset:
         """A batch may hold rows of two epochs, so that none is ever left out."""
-        epoch, before = divmod(step * batch, rows) if training else (0, 0)
+        epoch, before = (step * batch // rows, step * batch % rows) if training else (0, 0)
         records = _records(files, deterministic=True)
         if training:
-            records = tf.data.Dataset.counter(start=epoch).flat_map(shuffled)
+            records = tf.data.Dataset.counter(start=tf.cast(epoch, tf.int64)).flat_map(shuffled)
         if whole:  # left out before they are parsed, the rows before the step cost only their reading
             records = records.skip(before)
         dataset = records.batch(batch, drop_remainder=training and whole)

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from evergreen import errors, settings
+from trainer import parameter_server
 
 
 def strategy(training: settings.Training) -> tf.distribute.Strategy:
@@ -16,7 +17,8 @@ def strategy(training: settings.Training) -> tf.distribute.Strategy:
 
     `auto` mirrors over all workers when TF_CONFIG names several, else over all GPUs when there are several.
     `mirrored` mirrors over all GPUs or, without any, over all logical CPUs; `multi_worker` over TF_CONFIG's workers;
-    `none` over nothing.
+    `none` over nothing. `parameter_server` trains asynchronously over TF_CONFIG's workers; in the process of a worker
+    or a parameter server it serves, and never returns.
 
     Returns:
         The strategy; the default one uses the first GPU when there is one and else the CPU. The batch size of the
@@ -24,20 +26,11 @@ def strategy(training: settings.Training) -> tf.distribute.Strategy:
         stays as it is.
 
     Raises:
-        BadInput: for parameter servers, which Keras 3 has no training for.
+        BadInput: for parameter servers without a TF_CONFIG that names them.
     """
     wanted = training.distribution
     if wanted == "parameter_server":
-        raise errors.BadInput(
-            [
-                errors.Problem(
-                    where="training.distribution",
-                    found="parameter_server, under which Keras 3 cannot fit a model",
-                    expected="auto, none, mirrored or multi_worker",
-                    action="Take multi_worker: it trains synchronously over the same machines.",
-                )
-            ]
-        )
+        return _parameter_servers()
     if wanted == "multi_worker" or (wanted == "auto" and _workers() > 1):
         return _Workers()
     gpus = tf.config.list_logical_devices("GPU")
@@ -46,6 +39,25 @@ def strategy(training: settings.Training) -> tf.distribute.Strategy:
     if wanted == "auto" and len(gpus) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
+
+
+def _parameter_servers() -> tf.distribute.Strategy:
+    cluster = _cluster()
+    if lacking := {"chief", "ps", "worker"} - cluster.keys():
+        raise errors.BadInput(
+            [
+                errors.Problem(
+                    where="training.distribution, parameter_server",
+                    found=f"a TF_CONFIG without {', '.join(sorted(lacking))}" if cluster else "no TF_CONFIG",
+                    expected="the addresses of a chief, of workers and of parameter servers in TF_CONFIG",
+                    action="Run it as a TFJob with these replicas, or take auto.",
+                )
+            ]
+        )
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    if resolver.task_type != "chief":
+        parameter_server.serve(resolver)
+    return tf.distribute.ParameterServerStrategy(resolver)
 
 
 class _Workers(tf.distribute.MultiWorkerMirroredStrategy):
@@ -61,7 +73,7 @@ class _Workers(tf.distribute.MultiWorkerMirroredStrategy):
 def name(strategy: tf.distribute.Strategy) -> str:
     """Returns TensorFlow's name of a strategy."""
     workers = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-    return "MultiWorkerMirroredStrategy" if workers else type(strategy).__name__
+    return "MultiWorkerMirroredStrategy" if workers else type(strategy).__name__.removesuffix("V2")
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -92,5 +104,10 @@ def build(model: Any, dataset: tf.data.Dataset) -> None:
 
 def _workers() -> int:
     """Counts the processes that TF_CONFIG makes train together."""
-    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
-    return len(cluster.get("chief", [])) + len(cluster.get("worker", []))
+    return sum(len(_cluster().get(task, [])) for task in ("chief", "worker"))
+
+
+def _cluster() -> dict[str, list[str]]:
+    """Returns the addresses of each kind of task in TF_CONFIG."""
+    cluster: dict[str, list[str]] = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+    return cluster

@@ -12,10 +12,15 @@ The first two answer {"prediction": float32 [batch]} for a regression, {"predict
 float32 [batch] of the second class} for two classes, and {"prediction": class [batch], "probabilities": float32
 [batch, classes]} for more. The label is never needed, and what a tf.Example lacks is missing, not an error: one
 incomplete example does not fail the others of its batch. The folder can be moved and copied as it is.
+
+Beside it in `assets.extra` lie the requests that TensorFlow Serving warms up with, and `input_example.json`: the body
+of a request to its REST API (`:predict`) with one row that the schema admits, and what the model answers.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,6 +28,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 import tensorflow_transform as tft
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.saved import saved_transform_io_v2
 
 from evergreen import settings, signatures
@@ -31,6 +37,8 @@ from transform import columns
 
 Tensors = dict[str, tf.Tensor]
 _WARMUP = "assets.extra/tf_serving_warmup_requests"
+INPUT_EXAMPLE = "assets.extra/input_example.json"
+"""An input example in the SavedModel's folder."""
 _WARMUP_ROWS = (1, 32)
 """Sizes of the batches that a server warms up with."""
 WEIGHTS = "weights_by_path"
@@ -92,6 +100,38 @@ def export(
     tf.saved_model.save(module, folder, signatures=served)
     signatures.write_inputs(folder, names)
     _write_warmup(folder, columns_spec)
+    row = {names[column]: _admitted(transform.raw_metadata.schema, column, spec[column].dtype) for column in spec}
+    _write_example(folder, columns_spec, row, served["raw"])
+
+
+def _write_example(
+    folder: str, columns_spec: Mapping[str, tf.TensorSpec], row: Mapping[str, Any], served: Callable[..., Tensors]
+) -> None:
+    """Writes a row and its answer, by the names and in the shapes of TensorFlow Serving's REST API."""
+    inputs = {name: [row[name]] if len(spec.shape) == 1 else [[row[name]]] for name, spec in columns_spec.items()}
+    answers = served(**{name: tf.constant(inputs[name], spec.dtype) for name, spec in columns_spec.items()})
+    outputs = {name: [_plain(value) for value in values.numpy().tolist()] for name, values in answers.items()}
+    with tf.io.gfile.GFile(os.path.join(folder, INPUT_EXAMPLE), "w") as file:
+        document = {"signature_name": "raw", "inputs": inputs}
+        file.write(json.dumps({"request": document, "response": {"outputs": outputs}}, indent=1) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value
+
+
+def _admitted(schema: schema_pb2.Schema, column: str, dtype: tf.DType) -> Any:
+    """Returns a value that the schema admits: in the middle of a domain, or its first word; 0 or a letter without."""
+    feature = next(feature for feature in schema.feature if feature.name == column)
+    if dtype == tf.string:
+        shared = {domain.name: domain for domain in schema.string_domain}
+        domain = shared.get(feature.domain, feature.string_domain)
+        return domain.value[0] if domain.value else "a"
+    domain = feature.int_domain if dtype == tf.int64 else feature.float_domain
+    limits = [getattr(domain, end) for end in ("min", "max") if domain.HasField(end)]
+    finite = [limit for limit in limits if math.isfinite(limit)]
+    middle = sum(finite) / max(1, len(finite))
+    return int(middle) if dtype == tf.int64 else middle
 
 
 def _write_warmup(folder: str, columns_spec: Mapping[str, tf.TensorSpec]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -78,6 +78,7 @@ class Fitting:
         every_steps: int | None = None,
         every_minutes: float | None = None,
         writes: bool = True,
+        fit: Callable[..., Any] | None = None,
     ) -> None:
         """Takes what `fit` needs; changes nothing.
 
@@ -91,6 +92,7 @@ class Fitting:
             every_steps: steps between two checkpoints.
             every_minutes: minutes between two checkpoints.
             writes: whether this process is the one of its workers that writes them; all of them read.
+            fit: `parameter_server.Fit` in the place of Keras' `fit`.
         """
         self._model = model
         self._plan = plan
@@ -106,6 +108,7 @@ class Fitting:
         self._saved = 0
         self._saved_at = time.monotonic()
         self._metrics: checkpoints_lib.Arrays = []
+        self._fit = fit or self._keras_fit
 
     def resume(self, of: checkpoints_lib.Checkpoints | None = None) -> int:
         """Takes up the latest checkpoint, if there is one, and returns the number of steps that are done.
@@ -149,14 +152,14 @@ class Fitting:
         while self._step < self._plan.steps and not self._best.stopped:
             epoch, done = divmod(self._step, self._plan.steps_per_epoch)
             last = epoch + 1 if done else self._plan.epochs
-            self._model.fit(
-                self._train.start(self._step),
+            self._fit(
+                self._step,
                 initial_epoch=epoch,
                 epochs=last,
                 steps_per_epoch=self._plan.steps_per_epoch - done,
+                steps_per_execution=self._plan.steps_per_execution,
                 validation_data=self._evaluation.dataset,
                 callbacks=[self._best, _Follow(self), *callbacks],
-                verbose=0,
                 **fit,
             )
         if save_last:
@@ -164,6 +167,9 @@ class Fitting:
         if self._best.weights:
             self._model.set_weights(self._best.weights)
         return self._history
+
+    def _keras_fit(self, step: int, *, steps_per_execution: int, **fit: Any) -> None:  # noqa: ARG002  compiled in
+        self._model.fit(self._train.start(step), verbose=0, **fit)
 
     def _fits(self, state: checkpoints_lib.State) -> bool:
         """Tells whether a state is one of this model; one of an earlier release is not, and training starts anew."""

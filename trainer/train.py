@@ -16,7 +16,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from evergreen import progress, settings
-from trainer import callbacks, data, distribute, export, hyperparameters, warm
+from trainer import callbacks, data, distribute, export, hyperparameters, parameter_server, tflite, warm
 from trainer import checkpoints as checkpoints_lib
 from trainer import features as features_lib
 from trainer import fitting as fitting_lib
@@ -59,6 +59,8 @@ def run_fn(fn_args: FnArgs) -> None:
     plan = make_plan(config.training, train.steps, fn_args.train_steps)
     chief = distribute.is_chief(strategy)
     checkpoints = _checkpoints(fn_args, config)
+    asynchronous = isinstance(strategy, tf.distribute.ParameterServerStrategy)
+    plain = compiled(config, features, train, plan) if asynchronous else None
     with strategy.scope():
         model = compiled(config, features, train, plan)
         distribute.build(model, train.dataset)
@@ -74,6 +76,7 @@ def run_fn(fn_args: FnArgs) -> None:
             every_steps=config.training.checkpoint_steps,
             every_minutes=config.training.checkpoint_minutes,
             writes=chief,
+            fit=None if plain is None else parameter_server.Fit(model, plain, strategy, train),
         )
         resumed = fitting.resume()
     begun = f"goes on from step {resumed:,}" if resumed else f"{'warm' if warm_start.started else 'cold'} start"
@@ -85,9 +88,17 @@ def run_fn(fn_args: FnArgs) -> None:
     fitted = time.monotonic()
     if not chief:
         return
-    plain = _keep(model, fn_args.model_run_dir)
-    export.export(fn_args.serving_model_dir, plain, transform, features, config.preprocessing)
+    kept = _keep(model, fn_args.model_run_dir)
+    export.export(fn_args.serving_model_dir, kept, transform, features, config.preprocessing)
     warm.write_meaning(fn_args.serving_model_dir, meant)
+    variants = tflite.export(
+        fn_args.serving_model_dir,
+        kept,
+        features,
+        kinds=config.training.tflite,
+        batches=evaluation.dataset,
+        metrics=lambda: _metrics(features),
+    )
     report = {
         "steps": int(model.optimizer.iterations.numpy()),
         "resumed_from_step": resumed,
@@ -103,11 +114,12 @@ def run_fn(fn_args: FnArgs) -> None:
         },
         "history": history,
         "best_epoch": 1 + min(range(len(history["val_loss"])), key=history["val_loss"].__getitem__),
-        "parameters": plain.count_params(),
+        "parameters": kept.count_params(),
         "strategy": distribute.name(strategy),
         "replicas": strategy.num_replicas_in_sync,
         "warm_start": warm_start.as_json(),
         "hyperparameters": tuned,
+        "tflite": variants,
         "config": config.model_dump(mode="json"),
     }
     _write(report, fn_args.model_run_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
 
 from tests import tables
 from tests.trainer.conftest import Run, train_on
-from trainer import train
+from trainer import export, train
 
 pytestmark = pytest.mark.slow
 
@@ -158,3 +161,51 @@ def test_the_warm_up_requests_are_answered(humidity_run: Run, served: Any) -> No
         answer = served.signatures[request.model_spec.signature_name](**inputs)
         assert answer["prediction"].shape == (rows,)
         assert np.isfinite(answer["prediction"]).all()
+
+
+def test_the_input_example_is_a_request_and_its_answer(humidity_run: Run, served: Any) -> None:
+    example = json.loads((humidity_run.model / export.INPUT_EXAMPLE).read_text())
+    assert example["request"]["signature_name"] == "raw"
+    inputs = served.signatures["raw"].structured_input_signature[1]
+    assert example["request"]["inputs"].keys() == inputs.keys()
+    tensors = {name: tf.constant(example["request"]["inputs"][name], inputs[name].dtype) for name in inputs}
+    answer = served.signatures["raw"](**tensors)["prediction"].numpy()
+    assert answer == pytest.approx(example["response"]["outputs"]["prediction"], rel=1e-5)
+
+
+def test_an_example_keeps_to_the_domains_of_the_schema() -> None:
+    schema = text_format.Parse(
+        """
+        feature { name: "a" type: INT int_domain { min: 5 max: 9 } }
+        feature { name: "b" type: INT int_domain { min: 5 } }
+        feature { name: "c" type: FLOAT float_domain { min: -inf max: -3.0 } }
+        feature { name: "d" type: FLOAT }
+        feature { name: "e" type: BYTES domain: "cities" }
+        feature { name: "f" type: BYTES string_domain { value: "x" value: "y" } }
+        feature { name: "g" type: BYTES }
+        string_domain { name: "cities" value: "ulm" }
+        """,
+        schema_pb2.Schema(),
+    )
+    types = {"a": tf.int64, "b": tf.int64, "c": tf.float32, "d": tf.float32} | dict.fromkeys("efg", tf.string)
+    values = {name: export._admitted(schema, name, dtype) for name, dtype in types.items()}
+    assert values == {"a": 7, "b": 5, "c": -3.0, "d": 0.0, "e": "ulm", "f": "x", "g": "a"}
+
+
+def test_quantised_variants_are_measured_and_recorded(humidity: tables.Transformed, tmp_path: Path) -> None:
+    run = train_on(humidity, tmp_path, training={"epochs": 1, "tflite": ["float16", "int8"]})
+    report = run.report["tflite"]
+    assert report.keys() == {"float16", "int8"}
+    saved_model = sum(
+        path.stat().st_size for path in run.model.rglob("*") if path.is_file() and path.suffix != ".tflite"
+    )
+    for kind, told in report.items():
+        content = (run.model / told["file"]).read_bytes()
+        assert len(content) == told["bytes"]
+        assert told["saved_model_bytes"] == pytest.approx(saved_model, rel=0.05)
+        rmse = told["metrics"]["rmse"]
+        assert rmse["keras"] == pytest.approx(run.report["history"]["val_rmse"][-1], rel=1e-4)
+        assert rmse["difference"] == pytest.approx(rmse["tflite"] - rmse["keras"])
+        assert 0 < abs(rmse["difference"]) < 0.05, kind  # another model, and nearly as good
+    # 1 x 11,000 + 2,080 + 170 weights: of four bytes, of two, and of one in the large matrix.
+    assert report["int8"]["bytes"] < report["float16"]["bytes"] < 4 * run.report["parameters"]
