@@ -18,13 +18,14 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import tensorflow as tf
+from apache_beam.options import pipeline_options
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor
 from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 
 from components.example_gen import columns as column_types
-from components.example_gen import inspection, pieces, reading, source, splits
+from components.example_gen import inspection, pieces, plain, reading, source, splits
 from components.example_gen.inspection import Column, Inspected, Unreadable
 from components.example_gen.pieces import Converter, Piece, Plan, UnitResult
 from evergreen import progress, settings, spans
@@ -103,6 +104,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         if lacking := list(_columns_lacking(data, columns, label)):
             raise BadInput([*problems, *lacking])
         span_of = {file.path: span.number for span in selection.spans for file in span.files}
+        work = f"{uri}/{pieces.RESULTS}"
+        if tf.io.gfile.exists(work):
+            tf.io.gfile.rmtree(work)
+        if self._has_workers():
+            files = plain.with_plain(files, data, folder=f"{work}/plain", make_pipeline=self._make_beam_pipeline)
         dealt = pieces.deal(files, data, span_of=span_of)
         plan = Plan(
             uri=uri,
@@ -126,13 +132,17 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             problems += _split_problems(rows)
         if problems:
             raise BadInput(problems)
-        tf.io.gfile.rmtree(f"{uri}/{pieces.RESULTS}")
+        tf.io.gfile.rmtree(work)
         return _summary(selection, by_file, rows, _shards_of_spans(plan, dealt, span_of))
 
+    def _has_workers(self) -> bool:
+        """Tells whether the Beam runner works with more than this process."""
+        options = pipeline_options.PipelineOptions(self._beam_pipeline_args)
+        mode = options.view_as(pipeline_options.DirectOptions).direct_running_mode
+        local = options.view_as(pipeline_options.StandardOptions).runner in (None, "DirectRunner")
+        return not local or mode != "in_memory"
+
     def _run(self, plan: Plan, dealt: Sequence[Piece]) -> None:
-        results = f"{plan.uri}/{pieces.RESULTS}"
-        if tf.io.gfile.exists(results):
-            tf.io.gfile.rmtree(results)
         with self._make_beam_pipeline() as pipeline:
             # pylint: disable=expression-not-assigned
             (

@@ -97,6 +97,10 @@ class Inspected:
     """Whole lines after the header."""
     seekable: bool = False
     """Whether the file can be cut into ranges."""
+    stored: str | None = None
+    """Where what is in the file lies plain, if somebody has written that."""
+    stored_size: int = 0
+    """Bytes there."""
     kinds: Mapping[str, ColumnType | None] = dataclasses.field(default_factory=dict)
     """What a file with types of its own says of each column; None where there is no value."""
     type_names: Mapping[str, str] = dataclasses.field(default_factory=dict)

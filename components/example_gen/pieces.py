@@ -27,7 +27,7 @@ from tfx_bsl.coders import example_coder
 
 from components.example_gen import reading, source, typed
 from components.example_gen.inspection import Inspected, Unreadable
-from components.example_gen.reading import Block, Unit
+from components.example_gen.reading import Block, Unit, stored_in
 from components.example_gen.splits import Dealer
 from components.example_gen.table import BadLine, ColumnType, line_count
 from evergreen import settings
@@ -36,7 +36,7 @@ from evergreen.errors import Problem
 PIECE = 64 << 20
 """Bytes of stored data that a piece aims at, at the most."""
 RESULTS = ".pieces"
-"""Folder for the pieces' results while the work goes on."""
+"""Folder for the pieces' results, and for files that are not whole yet, while the work goes on."""
 SPANS_APART = 64
 """How many of the newest spans have shards of their own."""
 _EXAMPLES_KEPT = 5
@@ -111,10 +111,9 @@ def deal(files: Sequence[Inspected], data: settings.Data, *, span_of: Mapping[st
     Returns:
         The pieces, in the order of the files.
     """
-    total = sum(file.file.size for file in files)
+    total = sum(file.stored_size or file.file.size for file in files)
     target = min(PIECE, max(1, total // data.shards))
-    # Cutting reads a file, so what a worker does in a moment is not cut.
-    cut = min(PIECE, max(2 * source.BLOCK, target))
+    cut = min(PIECE, max(smallest(), target))
     apart = set(sorted(set((span_of or {}).values()))[-SPANS_APART:])
     pieces: list[list[Unit]] = []
     room, before = 0, None
@@ -130,6 +129,11 @@ def deal(files: Sequence[Inspected], data: settings.Data, *, span_of: Mapping[st
             pieces[-1].append(unit)
             room -= size
     return [Piece(index=index, units=tuple(units)) for index, units in enumerate(pieces)]
+
+
+def smallest() -> int:
+    """Returns the bytes that are not worth cutting: a worker converts them in a moment, and cutting reads them too."""
+    return 2 * source.BLOCK
 
 
 def units(
@@ -149,8 +153,16 @@ def units(
     Yields:
         Each unit with its size in bytes.
     """
-    path, columns = file.file.path, tuple(file.header)
-    whole = Unit(path=path, columns=columns, start=file.data_start, length=None, line=file.data_line, span=span)
+    whole = Unit(
+        path=file.file.path,
+        stored=file.stored,
+        columns=tuple(file.header),
+        start=file.data_start,
+        length=None,
+        line=file.data_line,
+        span=span,
+    )
+    stored_size = file.stored_size or file.file.size
     if file.ranges:
         stored = file.file.size / max(1, sum(part.size for part in file.ranges))
         for part in file.ranges:
@@ -158,15 +170,16 @@ def units(
             yield unit, max(1, round(part.size * stored))
         return
     size = size or PIECE
-    if not file.seekable or file.file.size <= size:
-        yield whole, file.file.size
+    if not file.seekable or stored_size <= size:
+        yield whole, stored_size
         return
     if data.format == "tfrecord":
-        for begin in range(0, file.file.size, size):
-            yield dataclasses.replace(whole, start=begin, length=size), min(size, file.file.size - begin)
+        for begin in range(0, stored_size, size):
+            yield dataclasses.replace(whole, start=begin, length=size), min(size, stored_size - begin)
         return
     start, line, length, lines = file.data_start, file.data_line, 0, 0
-    with source.opened(path, encoding=data.csv.encoding, start=start) as stream:
+    path, encoding = stored_in(whole, data)
+    with source.opened(path, encoding=encoding, start=start) as stream:
         try:
             for block in source.blocks(stream, quote=data.csv.quote.encode()):
                 length += len(block)
@@ -176,7 +189,7 @@ def units(
                     start, line, length, lines = start + length, line + lines, 0, 0
         except source.LineTooLong:
             # Whoever reads the rest meets it again and says so.
-            yield dataclasses.replace(whole, start=start, line=line), file.file.size - start
+            yield dataclasses.replace(whole, start=start, line=line), stored_size - start
             return
     if length:
         yield dataclasses.replace(whole, start=start, length=length, line=line), length
@@ -350,11 +363,13 @@ class _Shards:
         for split in self._names:
             folder = f"{plan.uri}/Split-{split}"
             tf.io.gfile.makedirs(folder)
+            # Readers take all files of a split, hidden ones too: what a killed worker leaves must not lie there.
+            tf.io.gfile.makedirs(f"{plan.uri}/{RESULTS}")
             files = []
             for position in range(plan.shards_per_piece):
                 index = piece * plan.shards_per_piece + position
                 name = f"data_tfrecord-{index:05d}-of-{plan.shards:05d}{suffix}"
-                temporary = f"{folder}/.{name}.{token}.tmp"
+                temporary = f"{plan.uri}/{RESULTS}/{split}-{name}.{token}.tmp"
                 files.append((tf.io.TFRecordWriter(temporary, options), temporary, f"{folder}/{name}"))
             self._files.append(files)
 
@@ -384,7 +399,7 @@ class _Quarantine:
     def __init__(self, plan: Plan, piece: int) -> None:
         self._folder = f"{plan.uri}/quarantine"
         self._final = f"{self._folder}/lines-{piece:05d}-of-{plan.pieces:05d}.jsonl"
-        self._temporary = f"{self._folder}/.{os.path.basename(self._final)}.{uuid.uuid4().hex}.tmp"
+        self._temporary = f"{plan.uri}/{RESULTS}/{os.path.basename(self._final)}.{uuid.uuid4().hex}.tmp"
         self._file: Any = None
 
     def __enter__(self) -> _Quarantine:

@@ -35,6 +35,13 @@ class Unit:
     line: int
     """Physical number of the first line (of Parquet: row), from 1; of TFRecord not used."""
     span: int = 0
+    stored: str | None = None
+    """Where what is in the file lies plain, if not in the file itself; see `plain`."""
+
+
+def stored_in(unit: Unit, data: settings.Data) -> tuple[str, str]:
+    """Returns the file that holds a unit's text and its encoding."""
+    return (unit.path, data.csv.encoding) if unit.stored is None else (unit.stored, "utf-8")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +91,7 @@ def _parquet(unit: Unit, data: settings.Data, types: Mapping[str, ColumnType]) -
 
 def _tfrecord(unit: Unit, data: settings.Data, types: Mapping[str, ColumnType]) -> Iterator[Block]:
     del data
-    for batch in tfrecord.read(unit.path, types, start=unit.start, length=unit.length):
+    for batch in _records(unit, types):
         yield Block(
             rows=batch.rows,
             bad=batch.bad,
@@ -93,6 +100,15 @@ def _tfrecord(unit: Unit, data: settings.Data, types: Mapping[str, ColumnType]) 
                 for number, row in zip(batch.numbers(positions), positions, strict=True)
             ],
         )
+
+
+def _records(unit: Unit, types: Mapping[str, ColumnType]) -> Iterator[tfrecord.Batch]:
+    path = unit.stored or unit.path
+    try:
+        yield from tfrecord.read(path, types, start=unit.start, length=unit.length)
+    except Unreadable as error:
+        where = error.problem.where.replace(path, unit.path)
+        raise Unreadable(dataclasses.replace(error.problem, where=where)) from error
 
 
 def _csv(unit: Unit, data: settings.Data, types: Mapping[str, ColumnType]) -> Iterator[Block]:
@@ -117,13 +133,14 @@ def _csv(unit: Unit, data: settings.Data, types: Mapping[str, ColumnType]) -> It
 
 def _csv_blocks(unit: Unit, data: settings.Data) -> Iterator[bytes]:
     """Yields the unit's blocks; where compressed data end early, that is a problem of the file."""
-    with source.opened(unit.path, encoding=data.csv.encoding, start=unit.start) as stream:
+    path, encoding = stored_in(unit, data)
+    with source.opened(path, encoding=encoding, start=unit.start) as stream:
         blocks = source.blocks(stream, quote=data.csv.quote.encode(), length=unit.length)
         while True:
             try:
                 block = next(blocks, None)
             except OSError as error:
-                if source.compression(source.head_of_file(unit.path)) is None:
+                if unit.stored or source.compression(source.head_of_file(unit.path)) is None:
                     raise
                 raise Unreadable(inspection.damaged(unit.path, error)) from error
             if block is None:
