@@ -252,6 +252,8 @@ def test_the_wheel_holds_code_schemas_and_configs_and_nothing_else(wheel: Path) 
         for package in ("components", "datagen", "evergreen", "pipeline", "serving", "trainer", "transform")
         for path in (ROOT / package).rglob("*.py")
     }
+    expected |= {"pipeline/beam_options.txt"}
+    expected |= {f"pipeline/flink/{name}" for name in ("requirements.txt", "pom.xml", "jars.sha256")}
     expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml")}
     expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "schemas").rglob("*.pbtxt")}
 

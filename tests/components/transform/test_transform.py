@@ -7,12 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import tensorflow as tf
-import tensorflow_transform as tft
-from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.components.transform import executor as tfx_executor
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils, standard_artifacts
@@ -20,7 +15,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from components.records import reading
 from components.transform import executor
 from datagen import taxi
-from tests import tables
+from tests import data_nodes, tables
 from transform import preprocessing  # noqa: F401  found by its dotted path
 
 TAXI_TYPES = {
@@ -68,49 +63,11 @@ def _run(
     return root / name
 
 
-def _rows(folder: Path, graph: Path) -> dict[str, list[Any]]:
-    """Reads a split in the order of its rows' values: the order of files is no part of the contract."""
-    output = tft.TFTransformOutput(str(graph))
-    files = [str(file) for file in sorted(folder.iterdir())]
-    records = [
-        record
-        for file in files
-        for record in tf.data.TFRecordDataset(file, "GZIP" if file.endswith(".gz") else "").as_numpy_iterator()
-    ]
-    if not records:
-        return {}
-    parsed = tf.io.parse_example(records, output.transformed_feature_spec())
-    columns = {name: values.numpy() for name, values in parsed.items()}
-    order = np.lexsort([columns[name] for name in sorted(columns)])
-    return {name: values[order] for name, values in columns.items()}
-
-
-def _schema(path: Path) -> schema_pb2.Schema:
-    return text_format.Parse((path / "schema.pbtxt").read_text(), schema_pb2.Schema())
-
-
 def _both(root: Path, config: Mapping[str, Any], splits: list[str]) -> tuple[Path, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "ROWS", 300)  # so that there are several batches
         ours = _run(executor.Executor, root, "ours", config, splits)
     return ours, _run(tfx_executor.Executor, root, "stock", config, splits)
-
-
-def _compare(ours: Path, stock: Path, rows: Mapping[str, int]) -> None:
-    for folder in ("metadata", "transformed_metadata"):
-        assert _schema(ours / "graph" / folder) == _schema(stock / "graph" / folder)
-    found, expected = (sorted(str(p.relative_to(s)) for p in s.glob("graph/**/*") if p.is_dir()) for s in (ours, stock))
-    assert found == expected
-    for asset in (stock / "graph" / "transform_fn" / "assets").iterdir():
-        assert (ours / "graph" / "transform_fn" / "assets" / asset.name).read_text() == asset.read_text()
-    for split, count in rows.items():
-        found_rows = _rows(ours / "examples" / f"Split-{split}", ours / "graph")
-        expected_rows = _rows(stock / "examples" / f"Split-{split}", stock / "graph")
-        assert set(found_rows) == set(expected_rows)
-        for name, values in expected_rows.items():
-            assert len(found_rows[name]) == count
-            np.testing.assert_allclose(found_rows[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
-    assert not list(ours.glob("**/.*")), "nothing is left of the work"
 
 
 @pytest.mark.slow
@@ -124,7 +81,7 @@ def test_taxi_with_holes_and_vocabularies_is_transformed_as_by_tfx(tmp_path: Pat
     (tmp_path / "examples" / "Split-empty" / "data_tfrecord-00000-of-00001").touch()
     config = tables.settings.Preprocessing.model_validate(TAXI).model_dump(mode="json")
     ours, stock = _both(tmp_path, config, list(rows))
-    _compare(ours, stock, rows)
+    data_nodes.same_transformed(ours, stock, rows)
     assert len(list((ours / "examples" / "Split-train").iterdir())) > 1
 
 
@@ -136,4 +93,4 @@ def test_humidity_is_transformed_as_by_tfx(tmp_path: Path) -> None:
     tables.write_examples(tmp_path / "examples", humidity)
     config = tables.settings.Preprocessing.model_validate(tables.HUMIDITY).model_dump(mode="json")
     ours, stock = _both(tmp_path, config, list(rows))
-    _compare(ours, stock, rows)
+    data_nodes.same_transformed(ours, stock, rows)
