@@ -167,9 +167,11 @@ class Rig:
             lambda pod: _works_on(pod, node) and _is_at_work(pod), label_selector=f"pipeline/runid={run_id}"
         )
 
-    def delete_pod(self, pod: Any) -> None:
-        """Deletes a pod as somebody with kubectl would."""
-        self.core.delete_namespaced_pod(pod.metadata.name, NAMESPACE, grace_period_seconds=1)
+    def delete_pod(self, pod: Any, *, force: bool = False) -> str:
+        """Deletes a pod as somebody with kubectl would, or at once, as where its machine is lost; returns its name."""
+        grace = {"grace_period_seconds": 0} if force else {}
+        self.core.delete_namespaced_pod(pod.metadata.name, NAMESPACE, **grace)
+        return str(pod.metadata.name)
 
     def kill_process(self, pod: Any) -> str:
         """Kills the node's process, as a machine short of memory would; returns its command."""
