@@ -302,11 +302,28 @@ def test_a_refusal_survives_the_way_to_another_process() -> None:
     assert (list(again.problems), again.report) == ([problem], {"errors": [1]})
 
 
+def honest(span: int, rows: int) -> pa.Table:
+    return honest_day(span, rows, seed=11)
+
+
+def sold(span: int, rows: int) -> pa.Table:
+    return prices.table(span=span, rows=rows)
+
+
 @pytest.mark.slow
-def test_a_week_through_the_whole_gate_with_a_window_of_one(shop: Shop) -> None:
-    shop.label = "label"
-    for span in range(1, 9):
-        day = shop.run({span: honest_day(span, 1_000, seed=11)})
-        assert day.report["errors"] + day.report["warnings"] == []
-        assert day.report["checked_spans"] == [span]
-    assert {"date", "weekday", "order", "second"} <= set(day.report["moving"])
+@pytest.mark.parametrize(("day", "label"), [(honest, "label"), (sold, "revenue")])
+@pytest.mark.parametrize("window", [1, 7])
+def test_a_month_through_the_whole_gate_raises_no_alarm(
+    shop: Shop, day: Callable[[int, int], pa.Table], label: str, window: int
+) -> None:
+    """Thirty nights at the default thresholds, each against the model of the night before: statistics, spans, rows."""
+    shop.label = label
+    kept: dict[int, pa.Table] = {}
+    for span in range(1, 31):
+        kept = dict(list({**kept, span: day(span, 1_000)}.items())[-window:])
+        night = shop.run(kept)
+        assert night.report["errors"] + night.report["warnings"] == [], span
+        assert night.report["checked_spans"] == [span]
+    if day is honest:
+        assert {"date", "weekday", "order", "second"} <= set(night.report["moving"])
+    assert night.report["champion_version"] == 29
