@@ -182,9 +182,12 @@ def schedule(
     handover = _unfinished_handover(api, there)
     if handover is None:
         _wait_for_quiet(api, there, drain_seconds=drain_seconds, say=say)
-    new_id = _replace(api, plan, there, wanted=wanted, experiment_id=experiment_id, handover=handover)
-    removed, retired = _retire(api, there, drain_seconds=0, say=say)
-    return Outcome(recurring_run_id=new_id, changed=True, removed=removed, retired=retired, link=_link(api, new_id))
+    try:
+        new_id = _replace(api, plan, there, wanted=wanted, experiment_id=experiment_id, handover=handover)
+    except NotFound:
+        # Another call that began later has deleted what this one was about to enable.
+        return _superseded(api, plan.name)
+    return _settled(api, plan.name, new_id, there, changed=True, drain_seconds=0, say=say)
 
 
 def unschedule(
@@ -273,14 +276,56 @@ def _keep(
     for item in others:
         _set_enabled(api, item, enabled=False)
     _set_enabled(api, kept, enabled=True)
-    removed, retired = _retire(api, others, drain_seconds=drain_seconds, say=say)
-    return Outcome(
-        recurring_run_id=kept.recurring_run_id,
+    return _settled(
+        api,
+        kept.name,
+        kept.recurring_run_id,
+        others,
         changed=not kept.enabled or bool(others),
-        removed=removed,
-        retired=retired,
-        link=_link(api, kept.recurring_run_id),
+        drain_seconds=drain_seconds,
+        say=say,
     )
+
+
+def _settled(
+    api: Api,
+    name: str,
+    mine: str,
+    old: Sequence[Scheduled],
+    *,
+    changed: bool,
+    drain_seconds: float,
+    say: Callable[[str], None],
+) -> Outcome:
+    """Sees to it that of two calls at once the one stays whose schedule was made last, and deletes the others.
+
+    Whoever enables last finds the other enabled, and both judge alike; so no lock is needed, which a killed call would
+    leave behind.
+    """
+    there = find(api, name)
+    ranked = sorted(there, key=lambda item: (item.created_at or api.clock.now(), item.recurring_run_id))
+    ids = [item.recurring_run_id for item in ranked]
+    if mine not in ids:
+        return _superseded(api, name)
+    at = ids.index(mine)
+    if any(item.enabled for item in ranked[at + 1 :]):
+        _set_enabled(api, ranked[at], enabled=False)
+        _retire(api, [ranked[at]], drain_seconds=0, say=say)
+        return _superseded(api, name)
+    gone = {item.recurring_run_id for item in old}
+    others = [
+        item for item in there if item.recurring_run_id != mine and (item.enabled or item.recurring_run_id in gone)
+    ]
+    for item in others:
+        _set_enabled(api, item, enabled=False)
+    removed, retired = _retire(api, others, drain_seconds=drain_seconds, say=say)
+    return Outcome(recurring_run_id=mine, changed=changed, removed=removed, retired=retired, link=_link(api, mine))
+
+
+def _superseded(api: Api, name: str) -> Outcome:
+    """Returns what is there where another call, made a moment later, has replaced this one's schedule already."""
+    now = [item.recurring_run_id for item in find(api, name) if item.enabled]
+    return Outcome(recurring_run_id=now[-1] if now else None, changed=False, link=_link(api, now[-1]) if now else "")
 
 
 def _unfinished_handover(api: Api, there: Sequence[Scheduled]) -> datetime.datetime | None:

@@ -391,3 +391,25 @@ def test_many_schedules_are_listed_page_by_page():
             what = Plan(name=f"s{number}", version=plan().version, experiment_name="e", cron=cron.parse("0 6 * * *"))
             schedule(api, what)
         assert [item.name for item in kubeflow_schedule.list_schedules(api)] == [f"s{n}" for n in range(5)]
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("request_number", range(1, 7))
+def test_two_calls_at_once_leave_one_schedule_wherever_they_cross(server, api, monkeypatch, there, request_number):
+    if there:
+        schedule(api, plan())
+    request = kfp_server_api.rest.RESTClientObject.request
+    left = [request_number]
+
+    def crossing(self, method, *arguments, **options):
+        if method != "GET":
+            left[0] -= 1
+            if left[0] == 0:
+                # The other person's whole call takes place before this request.
+                schedule(api, plan("0 0 8 * * *"))
+        return request(self, method, *arguments, **options)
+
+    monkeypatch.setattr(kfp_server_api.rest.RESTClientObject, "request", crossing)
+    schedule(api, plan("0 0 7 * * *"))
+    assert only(server)["status"] == "ENABLED"
+    assert only(server)["trigger"]["cron_schedule"]["cron"] in ("0 0 7 * * *", "0 0 8 * * *")
