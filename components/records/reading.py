@@ -12,6 +12,7 @@ file is an element, tf.data reads it and tfx-bsl decodes it, both in C++.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -148,8 +149,8 @@ class ReadKeyedBatches(beam.PTransform):
         root = pipeline.pipeline if isinstance(pipeline, beam.PCollection) else pipeline
         return (
             root
-            | "Patterns" >> beam.Create(list(self._patterns.items()))
-            | "Files" >> beam.FlatMap(_ranges, size=self._range).with_output_types(tuple[str, str, int, int])
+            | "Patterns" >> beam.Create([list(self._patterns.items())])
+            | "Files" >> beam.FlatMap(ranges, size=self._range).with_output_types(tuple[str, str, int, int])
             # Few names, but what spreads the files over the workers.
             | "Spread" >> beam.Reshuffle()
             | "Read" >> beam.ParDo(_ReadFile(self._schema, self._rows)).with_output_types(tuple[str, pa.RecordBatch])
@@ -171,13 +172,25 @@ class ReadBatches(beam.PTransform):
         return pipeline | "Keyed" >> self._read | "Batches" >> beam.Values().with_output_types(pa.RecordBatch)
 
 
-def _ranges(keyed: tuple[str, str], size: int) -> Iterator[tuple[str, str, int, int]]:
-    """Yields key, file, and the bytes from and up to which it is read."""
-    key, pattern = keyed
-    for file in sorted(tf.io.gfile.glob(pattern)):
-        length = max(1, tf.io.gfile.stat(file).length)
-        step = size if is_cuttable(file) else length
-        yield from ((key, file, start, min(start + step, length)) for start in range(0, length, step))
+def ranges(patterns: Sequence[tuple[str, str]], size: int) -> list[tuple[str, str, int, int]]:
+    """Cuts the files that match.
+
+    Args:
+        patterns: of files, with their keys.
+        size: bytes of a range at the most.
+
+    Returns:
+        Key, file, and the bytes from and up to which it is read; the largest first, for workers are dealt to in turn.
+    """
+    found = []
+    for key, pattern in patterns:
+        for file in sorted(tf.io.gfile.glob(pattern)):
+            length = max(1, tf.io.gfile.stat(file).length)
+            parts = -(-length // size) if is_cuttable(file) else 1
+            # Of one size each: a small rest would be all that one of two workers gets of every file.
+            borders = [length * part // parts for part in range(parts + 1)]
+            found += [(key, file, start, end) for start, end in itertools.pairwise(borders)]
+    return sorted(found, key=lambda part: part[3] - part[2], reverse=True)
 
 
 class _ReadFile(beam.DoFn):

@@ -26,8 +26,10 @@ def _values(examples: standard_artifacts.Examples) -> Counter[bytes]:
     for split in artifact_utils.decode_split_names(examples.split_names):
         for row, count in data_nodes.rows(examples, split).items():
             parsed = tf.train.Example.FromString(row)
-            for name in [name for name, feature in parsed.features.feature.items() if not feature.WhichOneof("kind")]:
-                del parsed.features.feature[name]
+            for name, feature in list(parsed.features.feature.items()):
+                kind = feature.WhichOneof("kind")
+                if not kind or not getattr(feature, kind).value:
+                    del parsed.features.feature[name]
             found[parsed.SerializeToString(deterministic=True)] += count
     return found
 

@@ -144,3 +144,15 @@ def test_with_a_schema_the_batches_are_those_of_the_tfx_decoder(tmp_path: Path) 
     # A list that is there and empty is no value either, to all who read it.
     assert found == {name: [row or None for row in rows] for name, rows in expected.to_pydict().items()}
     assert found["id"] == [[1, 2], None, None, [3], None]
+
+
+def test_files_are_cut_evenly_and_dealt_by_size(tmp_path: Path) -> None:
+    for name, size in (("a", 1100), ("b", 90), ("c.gz", 5000)):
+        (tmp_path / name).write_bytes(b"x" * size)
+    found = reading.ranges([("k", f"{tmp_path}/*")], size=1000)
+    assert [(Path(path).name, start, end) for _, path, start, end in found] == [
+        ("c.gz", 0, 5000),
+        ("a", 0, 550),
+        ("a", 550, 1100),
+        ("b", 0, 90),
+    ]
