@@ -64,7 +64,15 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = verbs.add_parser("predict", parents=[common], help="ask the serving model")
     predict.add_argument(
-        "file", nargs="?", default="-", help="JSON lines, or CSV with a header (default: standard input)"
+        "files",
+        nargs="*",
+        metavar="file",
+        help="JSON lines, or CSV with a header (default: standard input); with --batch CSV and Parquet files and globs",
+    )
+    predict.add_argument(
+        "--batch",
+        choices=("csv", "parquet"),
+        help="answer whole files through Beam: --output becomes a folder of parts in this format",
     )
     predict.add_argument(
         "--format", choices=("jsonl", "csv"), help="default: by the file's name, else by its first line"
@@ -190,15 +198,45 @@ def _predict(options: argparse.Namespace) -> int:
     from serving.predictor import run_predict
 
     problem, environment = config.load(options.config, options.environment)
+    if options.batch:
+        return _predict_files(options, problem, environment)
+    if len(options.files) > 1:
+        raise _wrong_line(f"{len(options.files)} files", "one", "Answer several with --batch csv or --batch parquet.")
+    source = None if options.files in ([], ["-"]) else options.called_from / options.files[0]
     with _opened(options.output, options.called_from) as out:
         return run_predict(
             registry=environment.registry,
             name=problem.name,
             version=options.version,
-            source=None if options.file == "-" else options.called_from / options.file,
+            source=source,
             format=options.format,
             out=out,
         )
+
+
+def _predict_files(options: argparse.Namespace, problem: Any, environment: Any) -> int:
+    from serving import batch
+
+    if not options.files or options.output is None:
+        lacking = "an --output" if options.files else "files"
+        raise _wrong_line(f"--batch without {lacking}", "files, and a new folder for the answers", f"Add {lacking}.")
+    # A path of a remote filesystem is not one below the folder that the command was given in.
+    paths = [path if "://" in path else str(options.called_from / path) for path in [*options.files, options.output]]
+    return batch.run_batch(
+        registry=environment.registry,
+        name=problem.name,
+        version=options.version,
+        sources=paths[:-1],
+        output=paths[-1],
+        format=options.batch,
+        beam_arguments=environment.beam.arguments(),
+    )
+
+
+def _wrong_line(found: str, expected: str, action: str) -> Exception:
+    from evergreen.errors import BadInput, Problem
+
+    return BadInput([Problem(where="predict", found=found, expected=expected, action=action)])
 
 
 @contextlib.contextmanager

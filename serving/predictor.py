@@ -111,13 +111,24 @@ class Predictor:
         Raises:
             BadInput: when it is not there.
         """
-        manifest = _manifest(registry, version)
+        manifest = manifest_of(registry, version)
         return cls.load(registry.model_dir(manifest.version), bundle_dir=registry.bundle_dir(manifest.version))
 
     @property
     def columns(self) -> Sequence[Column]:
         """The raw columns that the model reads, by name."""
         return self._columns
+
+    def ask(self, tensors: Arrays) -> Mapping[str, npt.NDArray[Any]]:
+        """Asks the model for a whole batch as it is.
+
+        Args:
+            tensors: every one of `columns` by name, as `Column.encode` gives it.
+
+        Returns:
+            The outputs by name, shape [rows] or [rows, n].
+        """
+        return self._ask(tensors)
 
     def predict(self, rows: Iterable[Mapping[str, object]], *, batch_size: int = BATCH_SIZE) -> Iterator[Answer]:
         """Answers each row, in order.
@@ -199,7 +210,7 @@ def run_predict(
         BadInput: when there is no such version, or the file as a whole cannot be read.
     """
     models = Registry(registry, name)
-    manifest = _manifest(models, version)
+    manifest = manifest_of(models, version)
     csv = manifest.config.get("data", {}).get("csv", {})
     rows_of = sys.stdin.buffer if source is None else source
     lines = read_rows(rows_of, format=format, delimiter=csv.get("delimiter", ","), quote=csv.get("quote", '"'))
@@ -257,7 +268,12 @@ def _not_finite() -> Problem:
     )
 
 
-def _manifest(registry: Registry, version: int | None) -> Manifest:
+def manifest_of(registry: Registry, version: int | None) -> Manifest:
+    """Returns the manifest of a version, or of the one that serves.
+
+    Raises:
+        BadInput: when it is not there.
+    """
     chosen = registry.serving() if version is None else version
     if chosen is None:
         raise _bad(

@@ -5,6 +5,7 @@ The tests build on one another in the order of the file, as the days of a pipeli
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -111,6 +112,20 @@ def test_predictions_of_a_csv_file(workspace: Workspace, tmp_path):
     assert ended.code == 0, ended.err
     low, high = (json.loads(line)["prediction"] for line in ended.out.splitlines())
     assert high - low == pytest.approx(8, abs=1)
+
+
+def test_predictions_of_whole_files(workspace: Workspace, tmp_path):
+    path, out = tmp_path / "rows.csv", tmp_path / "answers"
+    path.write_text("beta1,beta2,weekday,hour,id\n" + "0.5,1.0,1,3,low\n0.5,1.0,1,19,high\n" * 100)
+    ended = workspace.run("predict", "--batch", "csv", str(path), "--output", str(out))
+    assert ended.code == 0
+    assert "200 rows answered by version" in ended.err
+    (part,) = out.glob("part-*.csv")
+    rows = list(csv.DictReader(part.open()))
+    assert [row["id"] for row in rows] == ["low", "high"] * 100
+    assert float(rows[1]["prediction"]) - float(rows[0]["prediction"]) > 7
+    ended = workspace.run("predict", "--batch", "csv", str(path))
+    assert (ended.code, "--batch without an --output" in ended.err) == (2, True)
 
 
 def test_a_new_span_is_trained_on_beside_the_champion(workspace: Workspace):
