@@ -1,11 +1,12 @@
 """The data nodes on a taxi-like table, ours against stock: rows a second, ratio and peak memory of each node.
 
-    make bench-data
-    make bench-data ARGS="--rows 30000 --large 0"
+    make bench-data                                     # both sides, 300,000 rows: benchmarks/out/data.json
+    make bench-data ARGS="large"                        # ours, 3,000,000 rows: benchmarks/out/data-3000000.json
+    make bench-data ARGS="large --rows 10000000"
 
 Both sides run their whole pipeline over the same CSV file, each in a fresh process and folder, in turn; training is the
-same short one and is left out of the DAG's figures. Ours runs once more on the larger table, for its memory, and its
-ExampleGen on the same rows as Parquet. Results go to `benchmarks/out/data.json`.
+same short one and is left out of the DAG's figures. Our ExampleGen runs on the same rows as Parquet, too. Ours alone
+runs on larger tables, for its speed and for how its memory grows.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from datagen import taxi
 
 NODES = ("ExampleGen", "StatisticsGen", "Transform", "Evaluator")
 """The nodes that have a bar."""
+SMALL = 300_000
+"""Rows of the race, and what the memory of larger tables is compared with."""
 WITHOUT = ("Trainer", "Pusher")
 """What the DAG's figures leave out."""
 
@@ -48,28 +51,35 @@ class Side:
 def main(arguments: Sequence[str]) -> int:
     """Runs the benchmark, prints the table and writes the JSON file."""
     options = _parser().parse_args(arguments)
+    options.rows = options.rows or (SMALL if options.part == "race" else 10 * SMALL)
     work = Path(tempfile.mkdtemp(prefix="evergreen-bench-data-"))
     try:
-        config = write_problem(work / "csv", rows=options.rows)
-        _say(f"{options.rows:,} rows of {len(taxi.COLUMNS)} columns; {harness.machine()}; logs in {OUT}")
-        ours: list[Side] = []
-        stock: list[Side] = []
-        for turn in range(options.repeat):
-            sides = [("stock", stock), ("ours", ours)]
-            for name, runs in sides if turn % 2 == 0 else reversed(sides):
-                runs.append((_run_ours if name == "ours" else _run_stock)(config, work / f"{name}-{turn}"))
-                _say(f"{name}: {runs[-1].seconds:.1f} s without training")
-        parquet = write_problem(work / "parquet", rows=options.rows, file_format="parquet")
-        from_parquet = _run_ours(parquet, work / "ours-parquet", "--to", "ExampleGen")
-        large = None
-        if options.large:
-            shutil.rmtree(work / "parquet")
-            large = _run_ours(write_problem(work / "large", rows=options.large), work / "ours-large")
+        _say(f"{len(taxi.COLUMNS)} columns; {harness.machine()}; logs in {OUT}")
+        figures = _race(work, options) if options.part == "race" else _large(work, options)
     finally:
         if not options.keep:
             shutil.rmtree(work, ignore_errors=True)
-    figures = compare(ours, stock, rows=options.rows)
-    figures.append(
+    print(harness.table(figures))
+    path = OUT / ("data.json" if options.part == "race" else f"data-{options.rows}.json")
+    harness.write(figures, path)
+    _say(f"Written: {path}")
+    return 0
+
+
+def _race(work: Path, options: argparse.Namespace) -> list[harness.Figure]:
+    """Runs both sides on the same CSV, in turn, and our ExampleGen on the same rows as Parquet."""
+    config = write_problem(work / "csv", rows=options.rows)
+    ours: list[Side] = []
+    stock: list[Side] = []
+    for turn in range(options.repeat):
+        sides = [("stock", stock), ("ours", ours)]
+        for name, runs in sides if turn % 2 == 0 else reversed(sides):
+            runs.append((_run_ours if name == "ours" else _run_stock)(config, work / f"{name}-{turn}"))
+            _say(f"{name}: {runs[-1].seconds:.1f} s without training")
+    parquet = write_problem(work / "parquet", rows=options.rows, file_format="parquet")
+    from_parquet = _run_ours(parquet, work / "ours-parquet", "--to", "ExampleGen")
+    return [
+        *compare(ours, stock, rows=options.rows),
         harness.Figure(
             case="ExampleGen, Parquet (stock: CSV)",
             metric="rows/s",
@@ -77,20 +87,27 @@ def main(arguments: Sequence[str]) -> int:
             ours=options.rows / from_parquet.nodes["ExampleGen"]["seconds"],
             stock=harness.median(options.rows / side.nodes["ExampleGen"]["seconds"] for side in stock),
             lower_is_better=False,
-        )
-    )
-    if large:
-        figures += growth(ours, large, rows=options.large)
-    print(harness.table(figures))
-    harness.write(figures, OUT / "data.json")
-    _say(f"Written: {OUT / 'data.json'}")
-    return 0
+        ),
+    ]
+
+
+def _large(work: Path, options: argparse.Namespace) -> list[harness.Figure]:
+    """Runs ours alone on a large table, and once on `SMALL` rows to tell by how much memory grows."""
+    small = _run_ours(write_problem(work / "small", rows=SMALL), work / "ours-small")
+    large = _run_ours(write_problem(work / "large", rows=options.rows), work / "ours-large")
+    return growth(small, large, rows=options.rows)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench-data", description="Our data nodes against the stock ones.")
-    parser.add_argument("--rows", type=int, default=300_000, help="rows of the table for both (default: 300000)")
-    parser.add_argument("--large", type=int, default=3_000_000, help="rows for ours alone; 0: none (default: 3000000)")
+    parser.add_argument(
+        "part",
+        nargs="?",
+        choices=("race", "large"),
+        default="race",
+        help="race: both sides on one table (default); large: ours alone, and how its memory grows",
+    )
+    parser.add_argument("--rows", type=int, help=f"rows of the table (default: {SMALL}; of large {10 * SMALL})")
     parser.add_argument("--repeat", type=int, default=1, help="runs of each side; medians are told (default: 1)")
     parser.add_argument("--keep", action="store_true", help="keep the folder with data and artifacts")
     return parser
@@ -215,28 +232,26 @@ def compare(ours: Sequence[Side], stock: Sequence[Side], *, rows: int) -> list[h
     return figures
 
 
-def growth(small: Sequence[Side], large: Side, *, rows: int) -> list[harness.Figure]:
-    """Tells rows a second on the larger table, and its peak memory as a multiple of the smaller one's (no stock)."""
-    figures = []
+def growth(small: Side, large: Side, *, rows: int) -> list[harness.Figure]:
+    """Tells ours on the larger table: seconds, rows a second, and its peak memory as a multiple of the smaller one's."""
+
+    def ours(case: str, seconds: float, before: float | None, after: float | None) -> list[harness.Figure]:
+        values = (
+            ("time", "s", seconds),
+            ("rows/s", "rows/s", rows / seconds),
+            ("peak memory", "MiB", after),
+            (f"memory beside {SMALL:,} rows", "x", after / before if before and after else None),
+        )
+        return [
+            harness.Figure(case=f"{case}, {rows:,}", metric=metric, unit=unit, ours=value, stock=None)
+            for metric, unit, value in values
+        ]
+
+    figures: list[harness.Figure] = []
     for name in NODES:
-        rate = rows / large.nodes[name]["seconds"]
-        figures.append(
-            harness.Figure(
-                case=f"{name}, {rows:,}", metric="rows/s", unit="rows/s", ours=rate, stock=None, lower_is_better=False
-            )
-        )
-        before = harness.median(side.nodes[name]["peak_memory_mb"] for side in small)
-        after = large.nodes[name]["peak_memory_mb"]
-        figures.append(
-            harness.Figure(
-                case=f"{name}, {rows:,}",
-                metric="memory growth",
-                unit="x",
-                ours=after / before if before and after else None,
-                stock=None,
-            )
-        )
-    return figures
+        before, after = small.nodes[name], large.nodes[name]
+        figures += ours(name, after["seconds"], before["peak_memory_mb"], after["peak_memory_mb"])
+    return figures + ours("DAG without training", large.seconds, small.peak_memory_mb, large.peak_memory_mb)
 
 
 def _say(text: str) -> None:
