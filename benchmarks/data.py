@@ -233,7 +233,7 @@ def compare(ours: Sequence[Side], stock: Sequence[Side], *, rows: int) -> list[h
 
 
 def growth(small: Side, large: Side, *, rows: int) -> list[harness.Figure]:
-    """Tells ours on the larger table: seconds, rows a second, and its peak memory as a multiple of the smaller one's."""
+    """Tells ours on the larger table: seconds, rows a second, memory, and that as a multiple of the smaller one's."""
 
     def ours(case: str, seconds: float, before: float | None, after: float | None) -> list[harness.Figure]:
         values = (
