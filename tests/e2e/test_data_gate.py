@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 
 from datagen import prices
+from evergreen.registry import Registry
 from evergreen.revision import ROOT
 from tests.e2e.conftest import Workspace
 
@@ -30,6 +32,14 @@ STOPPED = {
 @dataclasses.dataclass(frozen=True)
 class Shop(Workspace):
     """A workspace for the prices."""
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "runs" / "prices"
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(str(self.folder / "registry"), "prices")
 
     def configure(self, **changes) -> None:
         document = yaml.safe_load((ROOT / "configs" / "prices.yaml").read_text())
@@ -69,6 +79,34 @@ def test_a_bad_day_is_stopped_before_training(run_here, shop: Shop, fault: str):
         assert word in ended.out
     assert "Traceback" not in ended.out + ended.err
     assert not (shop.folder / "registry").exists()
+
+
+@pytest.mark.slow
+def test_the_shop_learns_and_a_bad_night_leaves_its_model_serving(run_here, tmp_path: Path):
+    shop = Shop(tmp_path)
+    shop.configure(validation=yaml.safe_load((ROOT / "configs" / "prices.yaml").read_text())["validation"])
+    prices.generate(shop.data, spans=4, rows=ROWS)
+    ended = run_here(shop)
+    assert ended.code == 0, ended.out + ended.err
+    verdict = shop.verdict()
+    assert verdict["blessed"]
+    assert verdict["metrics"]["candidate"]["rmse"] < 0.5 * verdict["metrics"]["trivial"]["rmse"]
+    assert shop.published() == ([1], 1)
+
+    bad = prices.add_span(shop.data, rows=ROWS, fault="yen_rate_one")
+    night = run_here(shop)
+    assert night.code == 3, night.out + night.err
+    # What the gate finds by itself, and the configuration's own condition.
+    assert "slice_drift" in night.out
+    assert "custom: a yen is no euro" in night.out
+    assert "Trainer" not in night.states()
+    assert shop.published() == ([1], 1)
+
+    shutil.rmtree(bad)
+    prices.add_span(shop.data, rows=ROWS)
+    morning = run_here(shop, "--to", "ExampleValidator")
+    assert morning.code == 0, morning.out + morning.err
+    assert "0 errors, 0 warnings" in morning.out
 
 
 def test_everything_stands_in_one_table_and_as_json(run_here, shop: Shop):
