@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     figures: list[harness.Figure] = []
     with tempfile.TemporaryDirectory() as scratch:
-        for name, preprocessing, table in _tables(options.rows):
+        for name, preprocessing, table in tables(options.rows):
             if options.part == "parallel" and name != "humidity":
                 continue
             folder = Path(scratch) / name
@@ -75,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if missed else 0
 
 
-def _tables(rows: int) -> Iterator[tuple[str, dict[str, Any], dict[str, npt.NDArray[Any]]]]:
+def tables(rows: int) -> Iterator[tuple[str, dict[str, Any], dict[str, npt.NDArray[Any]]]]:
+    """Yields the name, the preprocessing and the raw columns of each table."""
     random = np.random.default_rng(1)
     cell = random.integers(0, 168, rows)
     beta = random.uniform(-5, 5, size=(2, rows)).astype(np.float32)
