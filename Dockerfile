@@ -44,7 +44,8 @@ RUN /opt/tools/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --
 
 # --- what runs --------------------------------------------------------------------------------------------------------
 FROM ${BASE}
-ENV PATH=/opt/evergreen/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
+ENV PATH=/opt/evergreen/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONWARNINGS=ignore::FutureWarning \
+    HOME=/tmp
 COPY --from=packages /opt/evergreen /opt/evergreen
 COPY --from=packages /opt/sbom.cdx.json /usr/share/sbom/evergreen.cdx.json
 # A number, so that a cluster can see that it is not root; the folders that a run writes to belong to it.

@@ -1,9 +1,11 @@
 #!/bin/sh
 # Builds the project's image from the Dockerfile without a Docker engine, and writes it out as an archive.
 #
-#   sh image/build.sh                     # image/out/evergreen-cpu.tar, image/out/evergreen-cpu.cdx.json
+#   sh image/build.sh
 #   VARIANT=gpu sh image/build.sh
 #
+# In image/out: evergreen-cpu.tar, an OCI archive; evergreen-cpu.name, the image by its digest, as a compiled pipeline
+# names it; evergreen-cpu.cdx.json, the packages in it (CycloneDX).
 # NAME and TAG name the image (localhost/evergreen, the revision); BASE names the base image and is made by
 # image/base.sh where it is left out. Needs buildah; a base of its own also root and debootstrap.
 set -eu
@@ -34,14 +36,20 @@ buildah build --quiet --layers --isolation chroot --network host $trusted \
     --tag "$NAME:$TAG" .
 built=$(date +%s)
 
+# An archive that gives the image its digest for a name: a node that loads it has what a push would have made.
 archive=$OUT/evergreen-$VARIANT.tar
-rm -f "$archive"
-buildah push --quiet "$NAME:$TAG" "docker-archive:$archive:$NAME:$TAG"
+layout=$OUT/.$VARIANT
+rm -rf "$layout" "$archive"
+buildah push --quiet --disable-compression "$NAME:$TAG" "oci:$layout:$TAG"
+digest=$(sed -n 's/.*"manifests":\[{[^}]*"digest":"\(sha256:[0-9a-f]*\)".*/\1/p' "$layout/index.json")
+image=$NAME@$digest
+sed -i "s|\"org.opencontainers.image.ref.name\":\"$TAG\"|\"io.containerd.image.name\":\"$image\"|" "$layout/index.json"
+tar -cf "$archive" -C "$layout" .
+rm -rf "$layout"
 container=$(buildah from "$NAME:$TAG")
 root=$(buildah mount "$container")
 cp "$root/usr/share/sbom/evergreen.cdx.json" "$OUT/evergreen-$VARIANT.cdx.json"
 size=$(du -sm "$root" | cut -f 1)
 buildah rm "$container" >/dev/null
-printf '%s\n' "$NAME:$TAG" >"$OUT/evergreen-$VARIANT.name"
-echo "$NAME:$TAG: $size MiB, built in $((built - began)) s; $archive ($(($(wc -c <"$archive") / 1048576)) MiB)" \
-    "written in $(($(date +%s) - built)) s"
+printf '%s\n' "$image" >"$OUT/evergreen-$VARIANT.name"
+echo "$image ($TAG): $size MiB, built in $((built - began)) s; $archive written in $(($(date +%s) - built)) s"

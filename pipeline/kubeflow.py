@@ -23,7 +23,16 @@ import yaml
 from evergreen.errors import BadInput, Problem
 from pipeline import kubeflow_rules, nodes
 from pipeline.config import Config, Environment
-from pipeline.kubeflow_environment import NOTIFY, Kubeflow, Node, SecretKey, placed, refusals
+from pipeline.kubeflow_environment import (
+    LOCAL_RUNNER,
+    NOTIFY,
+    SHARED,
+    Kubeflow,
+    Node,
+    SecretKey,
+    placed,
+    refusals,
+)
 
 Json = dict[str, Any]
 
@@ -73,6 +82,13 @@ PARAMETERS = (
         description="Steps of training; what the configuration says where it is 0.",
     ),
     Parameter(
+        name="tune",
+        default="",
+        node="Tuner",
+        target="custom_config.tuning.when",
+        description='Whether to search for hyperparameters anew ("always") or to take the champion\'s ("once").',
+    ),
+    Parameter(
         name="push",
         default=True,
         node="Pusher",
@@ -111,6 +127,7 @@ def compile_pipeline(config: Config, environment: Environment, *, file: str) -> 
     config = _placed(config, cluster)
     problems = refusals(
         cluster,
+        beam=environment.beam,
         registry=environment.registry,
         data_path=config.data.path,
         schema_path=config.schema_path,
@@ -185,6 +202,7 @@ def _complete(spec: Json, config: Config, environment: Environment, cluster: Kub
         bound = [parameter for parameter in parameters if parameter.node == node_id]
         _bind(spec, bound)
         _complete_node(spec, node_id, bound, cluster.node(node_id), notes=notes)
+        _reach_workers(spec, node_id, cluster)
     if cluster.pipeline_root:
         spec["defaultPipelineRoot"] = cluster.pipeline_root
     platform = {_label(spec, node_id): _platform(cluster.node(node_id), cluster) for node_id in node_ids}
@@ -231,6 +249,17 @@ def _complete_node(spec: Json, node_id: str, bound: Sequence[Parameter], setting
     ]
     _resources(container, settings)
     _behaviour(task, settings)
+
+
+def _reach_workers(spec: Json, node_id: str, cluster: Kubeflow) -> None:
+    """Lets Beam's workers on other machines have the image, where nothing else is said, and open the artifacts."""
+    container = spec["deploymentSpec"]["executors"][_label(spec, node_id)]["container"]
+    runner = next((word for word in container["args"] if word.startswith("--runner=")), f"--runner={LOCAL_RUNNER}")
+    if runner == f"--runner={LOCAL_RUNNER}":
+        return
+    nobody, ours = "--sdk_container_image=none", f"--sdk_container_image={cluster.image}"
+    container["args"] = [ours if word == nobody else word for word in container["args"]]
+    container["args"] += ["--keep", SHARED]
 
 
 def _with_inputs_spec(arguments: Sequence[str], definitions: Json) -> list[str]:

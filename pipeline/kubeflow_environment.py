@@ -17,6 +17,7 @@ import pydantic
 
 from evergreen.errors import Problem
 from evergreen.settings import Section
+from pipeline.beam import Beam, BeamRunner
 
 Cpu = Annotated[str, pydantic.Field(pattern=r"^(\d+(\.\d+)?|\d+m)$")]
 """Cores in Kubernetes' notation: "2", "0.5", "500m"."""
@@ -222,6 +223,10 @@ class Kubeflow(Section):
         return Node(caching=False).over(merged) if self.allow_tag or node_id == NOTIFY else merged
 
 
+LOCAL_RUNNER = "DirectRunner"
+"""The Beam runner whose work is done in the node's own pod."""
+SHARED = "gs://"
+"""The scheme of places that Beam's workers on other machines open as the node's pod does."""
 NOTIFY = "Notify"
 """The id of the exit step."""
 ACCELERATED = ("Trainer", "Tuner")
@@ -276,12 +281,20 @@ def is_secret(name: str, value: str) -> bool:
 
 
 def refusals(
-    cluster: Kubeflow, *, registry: str, data_path: str, schema_path: str | None, node_ids: Sequence[str], file: str
+    cluster: Kubeflow,
+    *,
+    beam: Beam,
+    registry: str,
+    data_path: str,
+    schema_path: str | None,
+    node_ids: Sequence[str],
+    file: str,
 ) -> list[Problem]:
     """Returns why the pipeline could not run in this environment, everything at once.
 
     Args:
         cluster: the environment's cluster.
+        beam: the environment's Beam.
         registry: the environment's registry.
         data_path: the problem's data path, as `placed` gives it.
         schema_path: the problem's curated schema.
@@ -296,6 +309,7 @@ def refusals(
         *_mounts(cluster, node_ids, file),
         *_secrets(cluster, file),
         *_nobody(cluster, file),
+        *_workers(beam, cluster, file=file),
     ]
     return list(dict.fromkeys(found))
 
@@ -466,3 +480,38 @@ def _nobody(cluster: Kubeflow, file: str) -> Iterator[Problem]:
             expected="both or neither",
             action="Add the other one.",
         )
+
+
+# --- Beam's workers --------------------------------------------------------------------------------------------------
+
+_NEEDED: Mapping[str, Sequence[Sequence[str]]] = {
+    "DataflowRunner": (("project",), ("region",), ("temp_location",)),
+    "FlinkRunner": (("flink_master",),),
+    "PortableRunner": (("job_endpoint",),),
+    "SparkRunner": (("spark_master_url", "spark_rest_url"),),
+}
+"""The options without which a runner does not know where to work; of several, one is enough."""
+
+
+def _workers(beam: Beam, cluster: Kubeflow, *, file: str) -> Iterator[Problem]:
+    """Says what keeps a runner's workers, which are not in the node's pod, from their work."""
+    sections: dict[str, BeamRunner] = {"beam": beam, **{f"beam.nodes.{name}": one for name, one in beam.nodes.items()}}
+    for name, section in sections.items():
+        if section.runner == LOCAL_RUNNER:
+            continue
+        for options in _NEEDED[section.runner]:
+            if not set(options) & section.options.keys():
+                yield Problem(
+                    where=f"{file}, {name}.options",
+                    found=f"no {' or '.join(options)} for the {section.runner}",
+                    expected="where it works",
+                    action=f"Add {options[0]}.",
+                )
+        root = cluster.pipeline_root or "the cluster's own"
+        if not root.startswith(SHARED):
+            yield Problem(
+                where=f"{file}, kubeflow.pipeline_root",
+                found=f"{root}, with {name}.runner {section.runner}, whose workers open the artifacts themselves",
+                expected=f"a place that every machine reaches and TensorFlow can open: {SHARED}",
+                action="Give a bucket, or take the DirectRunner.",
+            )

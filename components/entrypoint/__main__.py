@@ -70,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bind", action="append", default=[], help="property[.key]=parameter of the run")
     parser.add_argument("--image", default="", help="the image that this is, for the records")
     parser.add_argument("--notes", default="", help="folder for what attempts leave for those after them")
+    parser.add_argument(
+        "--keep", action="append", default=[], metavar="SCHEME", help="leave URIs of gs:// to Beam's workers elsewhere"
+    )
     parser.add_argument("--root", default="/", help="under which the launcher keeps its files")
     parser.add_argument("--eager", dest="lean", action="store_false", help="load TFX whole, as its own entrypoint does")
     return parser
@@ -119,7 +122,7 @@ def _execute(options: argparse.Namespace, given: translate.Json, *, run: str, be
     outputs = [key for key in options.outputs.split(",") if key]
     inputs_spec = json.loads(options.json_serialized_inputs_spec_args)
     bound = translate.bind(given, options.bind, known={"run_id": run, "image": options.image})
-    translated = translate.to_tfx(bound, inputs_spec, declared_outputs=outputs, root=options.root)
+    translated = translate.to_tfx(bound, inputs_spec, declared_outputs=outputs, root=options.root, kept=options.keep)
     _log.info("loading TFX")
     if options.lean:
         lean.prepare(without_tensorflow=translate.is_local(translated))
@@ -129,7 +132,7 @@ def _execute(options: argparse.Namespace, given: translate.Json, *, run: str, be
         inputs_spec=options.json_serialized_inputs_spec_args,
         beam_arguments=beam_arguments,
     )
-    missing = translate.missing_outputs(given, declared_outputs=outputs, root=options.root)
+    missing = translate.missing_outputs(given, declared_outputs=outputs, root=options.root, kept=options.keep)
     if missing:
         raise OutputsMissingError(f"no files in {', '.join(missing)}")
     path = Path(given["outputs"]["outputFile"])

@@ -28,6 +28,9 @@ LATE = (
 )
 """Packages that load much more than what is asked of them."""
 
+UNUSED = ("google.cloud.bigquery", "google.cloud.bigquery_storage_v1", "google.cloud.pubsub")
+"""Clients that Beam loads where it finds them, and does without where it does not; data here are files."""
+
 
 def prepare(*, without_tensorflow: bool) -> None:
     """Makes this process load TFX's packages late.
@@ -38,6 +41,10 @@ def prepare(*, without_tensorflow: bool) -> None:
     """
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder(LATE))
+    if without_tensorflow:
+        for name in UNUSED:
+            # What the import system takes for "not installed".
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     if without_tensorflow and "tensorflow" not in sys.modules:
         with _hidden("tensorflow"):
             importlib.import_module("tfx.utils.doc_controls")
@@ -47,7 +54,7 @@ def prepare(*, without_tensorflow: bool) -> None:
 @contextlib.contextmanager
 def _hidden(name: str) -> Iterator[None]:
     """Lets a module look as if it were not installed."""
-    sys.modules[name] = None  # type: ignore[assignment] # what the import system takes for "not there"
+    sys.modules[name] = None  # type: ignore[assignment]
     try:
         yield
     finally:

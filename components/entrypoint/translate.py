@@ -28,15 +28,28 @@ _OF_THE_BACKEND = ("display_name", "store_session_info")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def local_path(uri: str, *, root: str = "/") -> str:
-    """Returns the local path at which the launcher keeps `uri`; a URI of another scheme comes back as it is."""
+def local_path(uri: str, *, root: str = "/", kept: Sequence[str] = ()) -> str:
+    """Returns the local path at which the launcher keeps `uri`; a URI of another scheme comes back as it is.
+
+    Args:
+        uri: where an artifact lies.
+        root: the container's root, under which the launcher keeps its files.
+        kept: schemes that stay, for Beam's workers on other machines open the artifacts themselves.
+    """
     for scheme, folder in LOCAL_ROOTS.items():
-        if uri.startswith(scheme):
+        if uri.startswith(scheme) and scheme not in kept:
             return posixpath.join(root, folder) + uri.removeprefix(scheme)
     return uri
 
 
-def to_tfx(executor_input: Json, inputs_spec: Json, *, declared_outputs: Sequence[str], root: str = "/") -> Json:
+def to_tfx(
+    executor_input: Json,
+    inputs_spec: Json,
+    *,
+    declared_outputs: Sequence[str],
+    root: str = "/",
+    kept: Sequence[str] = (),
+) -> Json:
     """Returns the executor input as TFX reads it.
 
     Args:
@@ -44,6 +57,7 @@ def to_tfx(executor_input: Json, inputs_spec: Json, *, declared_outputs: Sequenc
         inputs_spec: the component's `inputDefinitions`, which knows the types of the inputs.
         declared_outputs: the outputs that the component declares; others are the launcher's own.
         root: the container's root, under which the launcher keeps its files.
+        kept: see `local_path`.
     """
     result = copy.deepcopy(executor_input)
     types = inputs_spec.get("artifacts", {})
@@ -52,13 +66,13 @@ def to_tfx(executor_input: Json, inputs_spec: Json, *, declared_outputs: Sequenc
         if not any((artifact.get("type") or {}).values()) and key in types:
             artifact["type"] = types[key]["artifactType"]
         remote = artifact.get("uri", "")
-        artifact["uri"] = local_path(remote, root=root)
+        artifact["uri"] = local_path(remote, root=root, kept=kept)
         artifact["metadata"] = {**_plain_metadata(artifact.get("metadata") or {}), REMOTE_URI: remote}
     outputs = result.get("outputs", {}).get("artifacts", {})
     for key in [key for key in outputs if key not in declared_outputs]:
         del outputs[key]
     for _, artifact in _artifacts(outputs):
-        artifact["uri"] = local_path(artifact.get("uri", ""), root=root)
+        artifact["uri"] = local_path(artifact.get("uri", ""), root=root, kept=kept)
     return result
 
 
@@ -95,15 +109,18 @@ def to_launcher(executor_output: Json, executor_input: Json, *, root: str = "/")
     return {"artifacts": artifacts, **({"parameterValues": values} if values else {})}
 
 
-def missing_outputs(executor_input: Json, *, declared_outputs: Iterable[str], root: str = "/") -> list[str]:
-    """Returns `key: path` of each declared output with no file in it.
+def missing_outputs(
+    executor_input: Json, *, declared_outputs: Iterable[str], root: str = "/", kept: Sequence[str] = ()
+) -> list[str]:
+    """Returns `key: path` of each declared output with no file in it; those of a scheme in `kept` are not looked at.
 
     The launcher only warns of such an output, uploads nothing and records it: a consumer would get an empty folder.
     """
     outputs = executor_input.get("outputs", {}).get("artifacts", {})
     declared = set(declared_outputs)
-    paths = [(key, Path(local_path(artifact.get("uri", ""), root=root))) for key, artifact in _artifacts(outputs)]
-    return [f"{key}: {path}" for key, path in paths if key in declared and not _has_files(path)]
+    uris = [(key, local_path(artifact.get("uri", ""), root=root, kept=kept)) for key, artifact in _artifacts(outputs)]
+    looked_at = [(key, Path(uri)) for key, uri in uris if key in declared and not uri.startswith(tuple(kept))]
+    return [f"{key}: {path}" for key, path in looked_at if not _has_files(path)]
 
 
 def run_id(executor_input: Json, *, task: str) -> str:

@@ -201,6 +201,31 @@ def test_parameters_have_defaults_and_a_way_to_their_node(spec):
 
 
 @pytest.mark.slow
+def test_a_node_with_a_beam_runner_of_its_own_and_a_search_that_a_run_may_ask_for(tmp_path):
+    flink = {"runner": "PortableRunner", "options": {"job_endpoint": "flink:8099", "parallelism": 4}}
+    environment = {**ENVIRONMENT, "beam": {"nodes": {"Evaluator": flink}}}
+    environment["kubeflow"] = {**ENVIRONMENT["kubeflow"], "pipeline_root": "gs://bucket/root"}
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(environment))
+    problem = yaml.safe_load((REPOSITORY / "configs" / "humidity.yaml").read_text())
+    problem["tuning"] = {"space": {"model.dropout": {"kind": "float", "min": 0.0, "max": 0.5}}}
+    (tmp_path / "problem.yaml").write_text(yaml.safe_dump(problem))
+    ended = command(
+        *("compile", "--config", str(tmp_path / "problem.yaml"), "--environment", str(tmp_path / "cluster.yaml")),
+        *("--output", str(tmp_path / "p.yaml"), "--no-backend"),
+    )
+    assert ended.returncode == 0, ended.stderr
+    spec = next(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))
+    evaluator, statistics = container(spec, "Evaluator")["args"], container(spec, "StatisticsGen")["args"]
+    assert {"--runner=PortableRunner", "--parallelism=4", f"--sdk_container_image={DIGEST}"} <= set(evaluator)
+    assert evaluator[evaluator.index("--keep") + 1] == "gs://"
+    assert "--runner=DirectRunner" in statistics
+    assert "--keep" not in statistics
+    assert tasks(spec)["Tuner"]["inputs"]["parameters"]["tune"] == {"componentInputParameter": "tune"}
+    assert "custom_config.tuning.when=tune" in container(spec, "Tuner")["args"]
+    assert container(spec, "Tuner")["resources"]["accelerator"] == {"type": "nvidia.com/gpu", "count": "1"}
+
+
+@pytest.mark.slow
 def test_the_data_are_where_the_cluster_has_them(spec):
     data = json.loads(tasks(spec)["ExampleGen"]["inputs"]["parameters"]["data"]["runtimeValue"]["constant"])
     assert data["path"].startswith("/mnt/data/data/humidity/")

@@ -7,6 +7,7 @@ import pytest
 
 from evergreen.errors import BadInput
 from pipeline import nodes
+from pipeline.beam import Beam
 from pipeline.config import load_environment
 from pipeline.kubeflow_environment import NOTIFY, Kubeflow, is_secret, placed, refusals
 
@@ -25,10 +26,11 @@ def cluster(**changes) -> Kubeflow:
     return Kubeflow.model_validate(SOUND | changes)
 
 
-def refused(*, registry="/mnt/registry", data="data/span-{SPAN}/*.csv", schema=None, **changes) -> list[str]:
+def refused(*, registry="/mnt/registry", data="data/span-{SPAN}/*.csv", schema=None, beam=None, **changes) -> list[str]:
     environment = cluster(**changes)
     found = refusals(
         environment,
+        beam=Beam.model_validate(beam or {}),
         registry=registry,
         data_path=placed(data, environment),
         schema_path=schema,
@@ -171,6 +173,7 @@ def test_the_example_environment_reads():
     assert environment.kubeflow.notify.webhook.url.secret == "notify"
     found = refusals(
         environment.kubeflow,
+        beam=environment.beam,
         registry=environment.registry,
         data_path=placed("data/humidity/span-{SPAN}/*.csv", environment.kubeflow),
         schema_path="schemas/humidity/schema.pbtxt",
@@ -188,3 +191,21 @@ def test_a_mistake_in_the_file_is_told_with_line_and_key(tmp_path):
     (problem,) = caught.value.problems
     assert "line 4, kubeflow.nodes.Trainer.memoryy" in problem.where
     assert "Did you mean 'memory'?" in problem.action
+
+
+@pytest.mark.parametrize(
+    ("runner", "options", "missing"),
+    [
+        ("DataflowRunner", {"project": "p"}, ["no region", "no temp_location"]),
+        ("FlinkRunner", {}, ["no flink_master"]),
+        ("PortableRunner", {"job_endpoint": "flink:8099"}, []),
+        ("SparkRunner", {}, ["no spark_master_url or spark_rest_url"]),
+    ],
+)
+def test_a_runner_on_other_machines_needs_to_know_where_and_a_place_that_they_reach(runner, options, missing):
+    beam = {"nodes": {"Evaluator": {"runner": runner, "options": options}}}
+    found = refused(beam=beam)
+    assert len(found) == len(missing) + 1
+    assert all(any(words in problem for problem in found) for words in [*missing, "kubeflow.pipeline_root"])
+    assert all("beam.nodes.Evaluator" in problem for problem in found)
+    assert len(refused(beam=beam, pipeline_root="gs://bucket/root")) == len(missing)

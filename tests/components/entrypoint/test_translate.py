@@ -49,6 +49,20 @@ def test_remote_uris_become_the_launchers_paths_on_both_sides():
             assert listed["artifacts"][0]["uri"].startswith(recorded.LOCAL)
 
 
+def test_places_that_workers_elsewhere_open_stay_as_they_are():
+    given = json.loads(json.dumps(recorded.evaluator()).replace("minio://", "gs://"))
+    translated = translate.to_tfx(given, recorded.INPUTS_SPEC, declared_outputs=DECLARED, kept=["gs://"])
+    uris = [
+        listed["artifacts"][0]["uri"]
+        for side in ("inputs", "outputs")
+        for listed in translated[side]["artifacts"].values()
+    ]
+    assert all(uri.startswith("gs://") for uri in uris)
+    assert not translate.is_local(translated)
+    assert translate.is_local(to_tfx())
+    assert translate.missing_outputs(given, declared_outputs=DECLARED, kept=["gs://"]) == []
+
+
 def test_an_input_remembers_where_it_lies_for_others():
     artifact = to_tfx()["inputs"]["artifacts"]["model"]["artifacts"][0]
     assert artifact["metadata"]["remote_uri"].startswith("minio://mlpipeline/")
