@@ -656,7 +656,10 @@ class Training(Section):
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] = 42
     """Seed of everything random in training."""
     cache_mib: Annotated[int, pydantic.Field(ge=0)] = 1024
-    """Memory for the decoded columns of a split; a larger split is streamed from its files in every epoch."""
+    """Memory for the decoded columns of a split; those of a larger one are kept on disk."""
+    disk_cache_gib: Annotated[float, pydantic.Field(ge=0.0)] = 16.0
+    """Disk for the decoded columns of a split, in the folder for temporary files (TMPDIR); a larger split is streamed
+    from its files in every epoch."""
     reproducible: bool = True
     """Whether a streamed split is read in the same order in every run; without it the reading is faster."""
     distribution: Literal["auto", "none", "mirrored", "multi_worker", "parameter_server"] = "auto"

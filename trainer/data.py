@@ -1,4 +1,4 @@
-"""Transformed tf.Examples to shuffled batches: decoded once into columns when they fit in memory, else streamed.
+"""Transformed tf.Examples to shuffled batches: decoded once into columns in memory or on disk, else streamed.
 
     train = data.open_split(files, features, batch_size=1024, training=True, seed=42, cache_bytes=2**30)
     model.fit(train.dataset, steps_per_epoch=train.steps)
@@ -6,22 +6,24 @@
 
 Reading goes over all shards at once, and whole batches are parsed, never single examples. Tabular data mostly fits in
 memory once it is decoded: then an epoch is a permutation and a gather, with no file, no parser and no string left in
-it, and the shuffle is a perfect one over all examples. What does not fit in the budget is streamed through a shuffle
-buffer. Rows without a label are left out.
+it, and the shuffle is a perfect one over all examples. What does not fit in that budget is kept so on local disk
+(`trainer.disk`), and what does not fit there either is streamed through a shuffle buffer. Rows without a label are left
+out.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from evergreen import errors, settings
+from trainer import disk
 from trainer import features as features_lib
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -56,11 +58,17 @@ class Split:
     """Rows without a label."""
     steps: int
     """Batches an epoch."""
-    cached: bool
+    tier: Literal["memory", "disk", "files"]
+    """Where each epoch reads from."""
     label_mean: float
     """Mean of the label, in its own units (of the class's place for classes)."""
     label_deviation: float
     """Standard deviation of the label; 1 where the label is constant."""
+
+    @property
+    def cached(self) -> bool:
+        """Whether later epochs decode nothing."""
+        return self.tier != "files"
 
     @property
     def dataset(self) -> tf.data.Dataset:
@@ -76,6 +84,7 @@ def open_split(
     training: bool,
     seed: int,
     cache_bytes: int,
+    disk_bytes: int = 0,
     reproducible: bool = True,
     class_weights: settings.ClassWeights = None,
 ) -> Split:
@@ -88,7 +97,8 @@ def open_split(
             smaller than a batch makes one batch.
         training: Whether the dataset shuffles and repeats.
         seed: Of the shuffle: the same seed gives the same batches, when `reproducible`.
-        cache_bytes: How large the decoded columns may be in memory; 0 streams always.
+        cache_bytes: How large the decoded columns may be in memory.
+        disk_bytes: How large they may be on local disk, where memory does not do; with 0 for both they are streamed.
         reproducible: Whether a streamed split reads its shards in a fixed order, which costs some speed.
         class_weights: How much a row counts by its class, beside its own weight.
 
@@ -101,31 +111,22 @@ def open_split(
     files = sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern))
     if not files:
         raise errors.BadInput([_nothing(patterns, "no files")])
+    common: dict[str, Any] = {
+        "batch_size": batch_size,
+        "training": training,
+        "seed": seed,
+        "class_weights": class_weights,
+    }
     columns = _load(files, features, cache_bytes)
-    if columns is None:
-        return _stream(
-            files,
-            features,
-            patterns=patterns,
-            batch_size=batch_size,
-            training=training,
-            seed=seed,
-            deterministic=reproducible or not training,
-            class_weights=class_weights,
-        )
-    rows_read = len(columns[features.label])
-    columns = _labelled(columns, features)
-    if not len(columns[features.label]):
-        raise errors.BadInput([_nothing(patterns, f"{rows_read} rows, none of them with a label")])
-    return _from_memory(
-        columns,
-        features,
-        batch_size=batch_size,
-        training=training,
-        seed=seed,
-        skipped=rows_read - len(columns[features.label]),
-        class_weights=class_weights,
-    )
+    if columns is not None:
+        rows_read = len(columns[features.label])
+        columns = _labelled(columns, features)
+        if not len(columns[features.label]):
+            raise errors.BadInput([_nothing(patterns, f"{rows_read} rows, none of them with a label")])
+        return _from_memory(columns, features, skipped=rows_read - len(columns[features.label]), **common)
+    kept = _on_disk(files, features, disk_bytes, **common)
+    deterministic = reproducible or not training
+    return kept or _stream(files, features, patterns=patterns, deterministic=deterministic, **common)
 
 
 def hold_out(
@@ -204,15 +205,9 @@ def _load(
     if whole and budget is not None and _surely_larger(files, budget):
         return None
     spec = features.spec()
-    batches = (
-        _records(files, deterministic=True)
-        .batch(_DECODE_ROWS)
-        .map(_as_is(lambda rows: tf.io.parse_example(rows, spec)), num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
-    )
     parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in spec}
     size = 0
-    for batch in batches.as_numpy_iterator():
+    for batch in _decoded(files, features):
         for name, values in batch.items():
             parts[name].append(values)
             size += values.nbytes
@@ -222,6 +217,18 @@ def _load(
             break
     empty = {name: np.empty(0, feature.dtype.as_numpy_dtype) for name, feature in spec.items()}
     return {name: np.concatenate(values) if values else empty[name] for name, values in parts.items()}
+
+
+def _decoded(files: Sequence[str], features: features_lib.Features) -> Iterator[Columns]:
+    """Yields the columns of some rows at a time, in file order."""
+    spec = features.spec()
+    batches = (
+        _records(files, deterministic=True)
+        .batch(_DECODE_ROWS)
+        .map(_as_is(lambda rows: tf.io.parse_example(rows, spec)), num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+    yield from batches.as_numpy_iterator()
 
 
 def _surely_larger(files: Sequence[str], budget: int) -> bool:
@@ -243,30 +250,79 @@ def _labelled(columns: Columns, features: features_lib.Features) -> Columns:
     return {**kept, features.label: np.asarray(features.class_ranks, np.int64)[kept[features.label]]}
 
 
-# --- from memory -----------------------------------------------------------------------------------------------------
+# --- from memory or disk ----------------------------------------------------------------------------------------------
 
 
-def _from_memory(
-    columns: Columns,
+class _Table(Protocol):
+    """Decoded columns, of which a batch is taken at once."""
+
+    def take(self, chosen: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        """Returns the columns of rows by their numbers."""
+
+    def cut(self, begin: tf.Tensor, end: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        """Returns the columns of the rows from one number up to another."""
+
+
+class _InMemory:
+    """Columns as tensors."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._tensors = {name: tf.constant(values) for name, values in columns.items()}
+
+    def take(self, chosen: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return {name: tf.gather(tensor, chosen) for name, tensor in self._tensors.items()}
+
+    def cut(self, begin: tf.Tensor, end: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return {name: tensor[begin:end] for name, tensor in self._tensors.items()}
+
+
+def _from_memory(columns: Columns, features: features_lib.Features, **options: Any) -> Split:
+    return _of_table(_InMemory(columns), columns[features.label], features, tier="memory", **options)
+
+
+def _on_disk(files: Sequence[str], features: features_lib.Features, budget: int, **options: Any) -> Split | None:
+    """Decodes the files onto disk; None where they do not fit, or where no row has a label."""
+    if not budget or _surely_larger(files, budget):
+        return None
+    labels: list[npt.NDArray[Any]] = []
+    read = 0
+
+    def labelled() -> Iterator[Columns]:
+        nonlocal read
+        for batch in _decoded(files, features):
+            read += len(batch[features.label])
+            kept = _labelled(batch, features)
+            labels.append(kept[features.label])
+            yield kept
+
+    table = disk.spill(labelled(), features.spec(), budget=budget)
+    if table is None:
+        return None
+    label = np.concatenate(labels)
+    return _of_table(table, label, features, tier="disk", skipped=read - len(label), **options)
+
+
+def _of_table(
+    table: _Table,
+    label: npt.NDArray[Any],
     features: features_lib.Features,
     *,
+    tier: Literal["memory", "disk"],
     batch_size: int,
     training: bool,
     seed: int,
     skipped: int,
     class_weights: settings.ClassWeights,
 ) -> Split:
-    label = columns[features.label]
     rows = len(label)
     batch = min(batch_size, rows)
     by_class = _weights_by_class(features, label, class_weights)
-    tensors = {name: tf.constant(values) for name, values in columns.items()}
 
     def start(step: int | tf.Tensor) -> tf.data.Dataset:
         dataset = (
-            _permuted(tensors, features, rows, batch, seed=seed, step=step, by_class=by_class)
+            _permuted(table, features, rows, batch, seed=seed, step=step, by_class=by_class)
             if training
-            else _in_order(tensors, features, rows, batch, by_class=by_class)
+            else _in_order(table, features, rows, batch, by_class=by_class)
         )
         return _by_data(dataset.prefetch(tf.data.AUTOTUNE))
 
@@ -276,14 +332,14 @@ def _from_memory(
         rows=rows,
         skipped=skipped,
         steps=rows // batch if training else math.ceil(rows / batch),
-        cached=True,
+        tier=tier,
         label_mean=mean,
         label_deviation=deviation,
     )
 
 
 def _permuted(
-    tensors: Mapping[str, tf.Tensor],
+    table: _Table,
     features: features_lib.Features,
     rows: int,
     batch: int,
@@ -302,7 +358,7 @@ def _permuted(
 
     @_as_is
     def gather(chosen: tf.Tensor) -> Batch:
-        return _pair({name: tf.gather(tensor, chosen) for name, tensor in tensors.items()}, features, by_class)
+        return _pair(table.take(chosen), features, by_class)
 
     epochs = tf.data.Dataset.counter(start=tf.cast(step // steps, tf.int32), dtype=tf.int32)
     # Left out before the gather, what lies before the step costs nothing.
@@ -310,7 +366,7 @@ def _permuted(
 
 
 def _in_order(
-    tensors: Mapping[str, tf.Tensor],
+    table: _Table,
     features: features_lib.Features,
     rows: int,
     batch: int,
@@ -322,7 +378,7 @@ def _in_order(
 
     @_as_is
     def cut(start: tf.Tensor) -> Batch:
-        return _pair({name: tensor[start : start + batch] for name, tensor in tensors.items()}, features, by_class)
+        return _pair(table.cut(start, start + batch), features, by_class)
 
     return starts.map(cut, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -389,7 +445,7 @@ def _stream(
         rows=rows,
         skipped=len(label) - rows,
         steps=rows // batch if training else math.ceil(rows / batch),
-        cached=False,
+        tier="files",
         label_mean=mean,
         label_deviation=deviation,
     )

@@ -106,7 +106,7 @@ def run_fn(fn_args: FnArgs) -> None:
         "steps_per_epoch": plan.steps_per_epoch,
         "rows": {"train": train.rows, "eval": evaluation.rows},
         "rows_without_label": {"train": train.skipped, "eval": evaluation.skipped},
-        "cached": {"train": train.cached, "eval": evaluation.cached},
+        "input": {"train": train.tier, "eval": evaluation.tier},
         "seconds": {
             "reading": round(fitting_since - started, 3),
             "fitting": round(fitted - fitting_since, 3),
@@ -160,6 +160,8 @@ def open_splits(
     common: dict[str, Any] = {
         "seed": training.seed,
         "cache_bytes": training.cache_mib << 20,
+        # The workers of parameter servers are sent what is cached; a disk is one machine's.
+        "disk_bytes": 0 if training.distribution == "parameter_server" else int(training.disk_cache_gib * 2**30),
         "reproducible": training.reproducible,
         "class_weights": training.class_weights,
     }

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.data.experimental.ops import distribute
 
 from evergreen import errors
 from tests import tables
@@ -17,6 +18,7 @@ from trainer import features as features_lib
 
 FEATURES = features_lib.Features(numeric=("x",), categories={"id": 50}, label="y")
 ROWS = 500
+TIERS = ("memory", "disk", "files")
 
 
 def _write(root: Path, label: Sequence[float], *, gz: bool = False) -> list[str]:
@@ -35,8 +37,12 @@ def _write(root: Path, label: Sequence[float], *, gz: bool = False) -> list[str]
     return [str(root / "Split-train" / "*"), str(root / "more" / "Split-train" / "*")]
 
 
-def _open(patterns: Sequence[str], *, cached: bool = True, **options: Any) -> data.Split:
-    arguments = {"batch_size": 64, "training": True, "seed": 1, "cache_bytes": 2**20 if cached else 0, **options}
+def _budgets(tier: str) -> dict[str, int]:
+    return {"cache_bytes": 2**20 if tier == "memory" else 0, "disk_bytes": 2**20 if tier == "disk" else 0}
+
+
+def _open(patterns: Sequence[str], *, tier: str = "memory", **options: Any) -> data.Split:
+    arguments = {"batch_size": 64, "training": True, "seed": 1, **_budgets(tier), **options}
     return data.open_split(patterns, FEATURES, **arguments)
 
 
@@ -50,11 +56,11 @@ def patterns(tmp_path: Path) -> list[str]:
     return _write(tmp_path, np.arange(ROWS) * 2.0, gz=True)
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_evaluation_sees_every_row_once(patterns: list[str], cached: bool) -> None:
-    split = _open(patterns, cached=cached, training=False)
+@pytest.mark.parametrize("tier", TIERS)
+def test_evaluation_sees_every_row_once(patterns: list[str], tier: str) -> None:
+    split = _open(patterns, tier=tier, training=False)
     batches = _take(split)
-    assert (split.cached, split.rows, split.steps, len(batches)) == (cached, ROWS, 8, 8)
+    assert (split.tier, split.rows, split.steps, len(batches)) == (tier, ROWS, 8, 8)
     x = np.concatenate([inputs["x"] for inputs, _ in batches])
     assert sorted(x) == list(range(ROWS))
     for inputs, label in batches:
@@ -64,9 +70,9 @@ def test_evaluation_sees_every_row_once(patterns: list[str], cached: bool) -> No
     assert split.label_deviation == pytest.approx(np.std(np.arange(ROWS) * 2.0))
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_training_shuffles_examples_in_full_batches_and_never_ends(patterns: list[str], cached: bool) -> None:
-    split = _open(patterns, cached=cached, batch_size=100)
+@pytest.mark.parametrize("tier", TIERS)
+def test_training_shuffles_examples_in_full_batches_and_never_ends(patterns: list[str], tier: str) -> None:
+    split = _open(patterns, tier=tier, batch_size=100)
     batches = _take(split, 3 * split.steps)
     epochs = [np.concatenate([x["x"] for x, _ in batches[e * 5 : e * 5 + 5]]) for e in range(3)]
     for epoch in epochs:
@@ -79,34 +85,34 @@ def test_training_shuffles_examples_in_full_batches_and_never_ends(patterns: lis
     assert np.ptp(epochs[0][:100]) > ROWS * 0.8
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_a_seed_repeats_the_batches(patterns: list[str], cached: bool) -> None:
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_seed_repeats_the_batches(patterns: list[str], tier: str) -> None:
     def order(seed: int) -> list[float]:
-        return np.concatenate([x["x"] for x, _ in _take(_open(patterns, cached=cached, seed=seed), 14)]).tolist()
+        return np.concatenate([x["x"] for x, _ in _take(_open(patterns, tier=tier, seed=seed), 14)]).tolist()
 
     assert order(1) == order(1)
     assert order(1) != order(2)
 
 
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("labels", ["all", "some"])
 @pytest.mark.parametrize("step", [3, 9])
 def test_a_later_start_gives_the_batches_that_would_have_come(
-    tmp_path: Path, cached: bool, labels: str, step: int
+    tmp_path: Path, tier: str, labels: str, step: int
 ) -> None:
     label = [float("nan") if labels == "some" and row % 7 == 0 else 1.0 for row in range(ROWS)]
-    split = _open(_write(tmp_path, label), cached=cached, batch_size=90)
+    split = _open(_write(tmp_path, label), tier=tier, batch_size=90)
     whole = _take(split, step + 7)
     later = list(split.start(step).take(7).as_numpy_iterator())
     for (inputs, _), (expected, _) in zip(later, whole[step:], strict=True):
         np.testing.assert_array_equal(inputs["x"], expected["x"])
 
 
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("training", [True, False])
-def test_rows_without_a_label_are_left_out(tmp_path: Path, cached: bool, training: bool) -> None:
+def test_rows_without_a_label_are_left_out(tmp_path: Path, tier: str, training: bool) -> None:
     label = [float("nan") if row % 10 == 0 else 1.0 for row in range(ROWS)]
-    split = _open(_write(tmp_path, label), cached=cached, training=training, batch_size=90)
+    split = _open(_write(tmp_path, label), tier=tier, training=training, batch_size=90)
     batches = _take(split, split.steps)
     assert (split.rows, split.skipped, split.steps) == (450, 50, 5)
     assert [len(label) for _, label in batches] == [90] * 5
@@ -118,13 +124,15 @@ def test_rows_without_a_label_are_left_out(tmp_path: Path, cached: bool, trainin
 
 def test_a_split_beyond_the_budget_is_streamed(patterns: list[str]) -> None:
     enough = ROWS * (4 + 8 + 4)
-    assert _open(patterns, cache_bytes=enough).cached
-    assert not _open(patterns, cache_bytes=enough - 1).cached
+    assert _open(patterns, cache_bytes=enough).tier == "memory"
+    assert _open(patterns, cache_bytes=enough - 1).tier == "files"
+    assert _open(patterns, cache_bytes=enough - 1, disk_bytes=enough).tier == "disk"
+    assert _open(patterns, cache_bytes=enough - 1, disk_bytes=enough - 1).tier == "files"
 
 
 def test_a_split_smaller_than_a_batch_is_one_batch(patterns: list[str]) -> None:
-    for cached in (True, False):
-        split = _open(patterns, cached=cached, batch_size=10_000)
+    for tier in TIERS:
+        split = _open(patterns, tier=tier, batch_size=10_000)
         assert split.steps == 1
         assert [len(label) for _, label in _take(split, 2)] == [ROWS, ROWS]
 
@@ -135,26 +143,26 @@ def test_classes_come_in_their_own_order(tmp_path: Path) -> None:
     features = features_lib.Features(
         numeric=("x",), categories={"id": 50}, label="y", classes=("a", "b", "c"), class_ranks=(2, 0, 1)
     )
-    for cache_bytes in (2**20, 0):
+    for tier in TIERS:
         split = data.open_split(
             [str(tmp_path / "Split-train" / "*")], features, batch_size=8, training=False, seed=1,
-            cache_bytes=cache_bytes,
+            **_budgets(tier),
         )  # fmt: skip
         assert [label.tolist() for _, label in _take(split)] == [[2, 1, 0]]
         assert split.skipped == 1
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_nothing_to_train_on_is_said(tmp_path: Path, cached: bool) -> None:
+@pytest.mark.parametrize("tier", TIERS)
+def test_nothing_to_train_on_is_said(tmp_path: Path, tier: str) -> None:
     with pytest.raises(errors.BadInput, match="found no files"):
-        _open([str(tmp_path / "*")], cached=cached)
+        _open([str(tmp_path / "*")], tier=tier)
     with pytest.raises(errors.BadInput, match="found 6 rows, none of them with a label"):
-        _open(_write(tmp_path, [float("nan")] * 6), cached=cached)
+        _open(_write(tmp_path, [float("nan")] * 6), tier=tier)
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("cached", [True, False])
-def test_weights_and_several_ids_stay_with_their_rows(tmp_path: Path, cached: bool, training: bool) -> None:
+@pytest.mark.parametrize("tier", TIERS)
+def test_weights_and_several_ids_stay_with_their_rows(tmp_path: Path, tier: str, training: bool) -> None:
     features = features_lib.Features(
         numeric=("x",), categories={"ids": 50}, lengths={"ids": 2}, label="y", weight="_sample_weight"
     )
@@ -167,9 +175,9 @@ def test_weights_and_several_ids_stay_with_their_rows(tmp_path: Path, cached: bo
     tables.write_examples(tmp_path, {"train": table})
     split = data.open_split(
         [str(tmp_path / "Split-train" / "*")], features, batch_size=32, training=training, seed=1,
-        cache_bytes=2**20 if cached else 0,
+        **_budgets(tier),
     )  # fmt: skip
-    assert split.cached == cached
+    assert split.tier == tier
     batches = list(split.dataset.take(4).as_numpy_iterator())
     assert len(batches) == 4
     for inputs, label, weight in batches:
@@ -177,3 +185,26 @@ def test_weights_and_several_ids_stay_with_their_rows(tmp_path: Path, cached: bo
         np.testing.assert_array_equal(label, inputs["x"])
         np.testing.assert_allclose(weight, inputs["x"] / 100, rtol=1e-6)
         np.testing.assert_array_equal(inputs["ids"][:, 0], inputs["x"].astype(int) % 50)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("training", [True, False])
+def test_workers_share_an_epoch_and_no_row_twice(patterns: list[str], tier: str, training: bool) -> None:
+    split = _open(patterns, tier=tier, training=training, batch_size=50)
+    # What a distribution strategy over two workers puts behind the dataset, by the policy that it carries.
+    shards = [distribute._AutoShardDataset(split.dataset.take(split.steps), 2, worker) for worker in range(2)]
+    seen = [np.concatenate([inputs["x"] for inputs, _ in shard.as_numpy_iterator()]) for shard in shards]
+    assert [len(rows) for rows in seen] == [ROWS // 2, ROWS // 2]
+    assert sorted(np.concatenate(seen)) == list(range(ROWS))
+
+
+def test_the_cache_on_disk_leaves_no_file(patterns: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    split = _open(patterns, tier="disk")
+    assert split.tier == "disk"
+    assert list(folder.iterdir()) == []
+    assert len(_take(split, split.steps)) == split.steps
+    assert _open(patterns, cache_bytes=0, disk_bytes=5000).tier == "files"
+    assert list(folder.iterdir()) == []

@@ -42,16 +42,16 @@ def _weights(run: Run) -> list[Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("nth", "moment", "cache", "resumed"),
+    ("nth", "moment", "cache", "disk", "resumed"),
     # 25 steps an epoch in 5 executions: checkpoint 7 lies in the middle of the second epoch, 5 at the end of the first.
-    [(7, "before", 1024, 30), (5, "after", 0, 25)],
+    [(7, "before", 1024, 0, 30), (7, "before", 0, 1, 30), (5, "after", 0, 0, 25)],
 )
 def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(
-    small: tables.Transformed, tmp_path: Path, nth: int, moment: str, cache: int, resumed: int
+    small: tables.Transformed, tmp_path: Path, nth: int, moment: str, cache: int, disk: int, resumed: int
 ) -> None:
     def sections(folder: str) -> dict[str, Any]:
         training = {
-            "epochs": 3, "batch_size": 160, "checkpoint_steps": 5, "cache_mib": cache,
+            "epochs": 3, "batch_size": 160, "checkpoint_steps": 5, "cache_mib": cache, "disk_cache_gib": disk,
         }  # fmt: skip
         return {
             "model": {"dropout": 0.2, "hidden_units": [8]},

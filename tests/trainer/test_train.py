@@ -33,7 +33,7 @@ def test_the_report_says_what_was_done(humidity_run: Run) -> None:
     report = humidity_run.report
     assert report["rows"] == {"train": 112_000, "eval": 14_000}
     assert report["rows_without_label"] == {"train": 0, "eval": 0}
-    assert report["cached"] == {"train": True, "eval": True}
+    assert report["input"] == {"train": "memory", "eval": "memory"}
     assert report["steps"] == report["epochs"] * report["steps_per_epoch"]
     assert report["steps_per_epoch"] == 112_000 // 1024
     assert {len(values) for values in report["history"].values()} == {report["epochs"]}
@@ -76,11 +76,16 @@ def test_progress_is_told_by_the_epoch(
     ]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_a_streamed_split_trains_as_well(humidity: tables.Transformed, tmp_path: Path, optimizer: str) -> None:
-    training = {"epochs": 2, "cache_mib": 0, "optimizer": optimizer, "learning_rate": 0.01}
+@pytest.mark.parametrize(("optimizer", "tier"), [("adam", "files"), ("sgd", "files"), ("adam", "disk")])
+def test_a_split_that_memory_does_not_hold_trains_as_well(
+    humidity: tables.Transformed, tmp_path: Path, optimizer: str, tier: str
+) -> None:
+    training = {
+        "epochs": 2, "cache_mib": 0, "disk_cache_gib": 1 if tier == "disk" else 0, "optimizer": optimizer,
+        "learning_rate": 0.01,
+    }  # fmt: skip
     report = train_on(humidity, tmp_path, model={"kind": "linear"}, training=training).report
-    assert report["cached"] == {"train": False, "eval": False}
+    assert report["input"] == {"train": tier, "eval": tier}
     assert report["rows"] == {"train": 112_000, "eval": 14_000}
     assert report["history"]["val_rmse"][-1] < report["history"]["val_rmse"][0] < 3.5
 
