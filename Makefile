@@ -9,7 +9,7 @@ ARGS ?=
 # The folder that `make tensorboard` shows.
 LOGDIR ?= runs
 
-.PHONY: help run kubeflow test test-fast lint bench bench-data bench-train bench-tune bench-predict bench-gpu bench-tables tensorboard docs lock image test-cluster test-flink flink-up flink-down clean venv
+.PHONY: help run kubeflow test test-fast lint bench bench-data bench-train bench-tune bench-warm bench-predict bench-gpu bench-tables tensorboard docs lock image test-cluster test-flink flink-up flink-down clean venv
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench-train: venv ## Race input and training against TFX's and TensorFlow's own 
 
 bench-tune: venv ## Race parallel trials against sequential ones, Hyperband against random search
 	@$(PYTHON) -m benchmarks.tune $(ARGS)
+
+bench-warm: venv ## Count the steps that a warm start saves
+	@$(PYTHON) -m benchmarks.warm $(ARGS)
 
 bench-predict: venv ## Race batch prediction against TFX's BulkInferrer
 	@$(PYTHON) -m benchmarks.predict $(ARGS)
