@@ -24,7 +24,7 @@ import tensorflow as tf
 from benchmarks import harness
 from benchmarks import train as bench
 from evergreen import settings
-from trainer import data, distribute, train
+from trainer import data, distribute, input_share, train
 
 OUTPUT = Path("benchmarks/out/gpu.json")
 
@@ -72,29 +72,27 @@ def _measure(split: data.Split, training: settings.Training, logs: Path) -> dict
     with strategy.scope():
         model = bench.model(plan, settings.Model(hidden_units=[1024, 512]), training)
     marks: list[float] = []
+    waits = input_share.InputShare(str(logs))
 
     class Clock(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch: int, _: Any = None) -> None:
+        def on_epoch_end(self, _: int, __: Any = None) -> None:
             marks.append(time.perf_counter())
-            if epoch == 2:
-                tf.profiler.experimental.start(str(logs))
-
-        def on_train_end(self, _: Any = None) -> None:
-            tf.profiler.experimental.stop()
 
     class Sync(keras.callbacks.Callback):
         def on_train_batch_end(self, _: int, logs: Any = None) -> None:
             np.asarray(logs["loss"])  # an asynchronous device has finished when a result is here
 
-    model.fit(split.dataset, steps_per_epoch=plan.steps_per_epoch, epochs=4, verbose=0, callbacks=[Sync(), Clock()])
-    seconds = marks[2] - marks[0]
+    model.fit(
+        split.dataset, steps_per_epoch=plan.steps_per_epoch, epochs=4, verbose=0, callbacks=[waits, Sync(), Clock()]
+    )
+    seconds = marks[3] - marks[1]  # the profiler was on in the second epoch
     return {
         "distribution": training.distribution,
         "precision": training.precision,
         "xla": training.xla,
         "replicas": strategy.num_replicas_in_sync,
         "examples_per_second": round(2 * plan.steps_per_epoch * training.batch_size / seconds),
-        "input_share": round(bench.waiting_share(next(logs.rglob("*.xplane.pb"))), 4),
+        "input_share": None if waits.share is None else round(waits.share, 4),
     }
 
 

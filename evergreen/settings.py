@@ -677,6 +677,9 @@ class Training(Section):
     """How many of the latest checkpoints stay on disk until training is through."""
     weight_histograms: bool = False
     """Whether TensorBoard gets the weights' histograms of every epoch."""
+    profile_input: bool = False
+    """Whether the share of the steps that waits for input is measured in the second epoch (half a second of profiler),
+    for TensorBoard and `training.json`."""
     tflite: list[Literal["float16", "int8"]] = []
     """Quantised variants of the network for TensorFlow Lite, written and measured beside the SavedModel."""
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from evergreen import progress, settings
-from trainer import callbacks, data, distribute, export, hyperparameters, parameter_server, tflite, warm
+from trainer import callbacks, data, distribute, export, hyperparameters, input_share, parameter_server, tflite, warm
 from trainer import checkpoints as checkpoints_lib
 from trainer import features as features_lib
 from trainer import fitting as fitting_lib
@@ -82,9 +82,9 @@ def run_fn(fn_args: FnArgs) -> None:
     begun = f"goes on from step {resumed:,}" if resumed else f"{'warm' if warm_start.started else 'cold'} start"
     progress.report(f"{train.rows:,} rows, {begun}")
     fitting_since = time.monotonic()
-    history = fitting.run(
-        _callbacks(config.training, plan, fn_args.model_run_dir, chief=chief), validation_steps=fn_args.eval_steps
-    )
+    share = input_share.InputShare(fn_args.model_run_dir)
+    seen = _callbacks(config.training, plan, fn_args.model_run_dir, share) if chief else []
+    history = fitting.run([callbacks.StopWhenDiverged(), *seen], validation_steps=fn_args.eval_steps)
     fitted = time.monotonic()
     if not chief:
         return
@@ -115,6 +115,7 @@ def run_fn(fn_args: FnArgs) -> None:
         "history": history,
         "best_epoch": 1 + min(range(len(history["val_loss"])), key=history["val_loss"].__getitem__),
         "parameters": kept.count_params(),
+        "input_share": share.share,
         "strategy": distribute.name(strategy),
         "replicas": strategy.num_replicas_in_sync,
         "warm_start": warm_start.as_json(),
@@ -242,9 +243,12 @@ def _metrics(features: features_lib.Features) -> list[keras.metrics.Metric]:
     return [keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")]
 
 
-def _callbacks(training: settings.Training, plan: Plan, folder: str, *, chief: bool) -> list[keras.callbacks.Callback]:
-    told = [callbacks.Progress(plan.epochs), callbacks.tensorboard(folder, histograms=training.weight_histograms)]
-    return [callbacks.StopWhenDiverged(), *(told if chief else [])]
+def _callbacks(
+    training: settings.Training, plan: Plan, folder: str, share: input_share.InputShare
+) -> list[keras.callbacks.Callback]:
+    """What the chief watches the training with."""
+    logs = callbacks.tensorboard(folder, histograms=training.weight_histograms)
+    return [callbacks.Progress(plan.epochs), logs, *([share] if training.profile_input else [])]
 
 
 def _keep(model: keras.Model, folder: str) -> keras.Model:
