@@ -168,10 +168,10 @@ class Rig:
         )
 
     def delete_pod(self, pod: Any, *, force: bool = False) -> str:
-        """Deletes a pod as somebody with kubectl would, or at once, as where its machine is lost; returns its name."""
+        """Deletes a pod as somebody with kubectl would, or at once, as where its machine is lost; returns its uid."""
         grace = {"grace_period_seconds": 0} if force else {}
         self.core.delete_namespaced_pod(pod.metadata.name, NAMESPACE, **grace)
-        return str(pod.metadata.name)
+        return str(pod.metadata.uid)
 
     def kill_process(self, pod: Any) -> str:
         """Kills the node's process, as a machine short of memory would; returns its command."""

@@ -78,7 +78,7 @@ def second(rig: Rig, package: Path, first: dict[str, Any], evidence: dict[str, A
     killed = rig.working_pod(run_id, "ExampleGen")
     assert "components.entrypoint" in rig.kill_process(killed)
     lost = {
-        "ExampleGen": killed.metadata.name,
+        "ExampleGen": killed.metadata.uid,
         "Transform": rig.delete_pod(rig.working_pod(run_id, "Transform")),
         "Evaluator": rig.delete_pod(rig.working_pod(run_id, "Evaluator"), force=True),
     }
@@ -273,9 +273,9 @@ def _local_versions(rig: Rig, folder: Path) -> Path:
 
 
 def _done_by(rig: Rig, run_id: str, node: str) -> str:
-    """Returns the pod that brought a node to its end."""
+    """Returns the uid of the pod that brought a node to its end; a pod that is made again keeps its name."""
     (pod,) = [pod for pod in rig.pods_of(run_id, node) if pod.status.phase == "Succeeded"]
-    return str(pod.metadata.name)
+    return str(pod.metadata.uid)
 
 
 def _assert_worked_once(rig: Rig, run_id: str, node: str) -> None:
