@@ -43,13 +43,17 @@ class Reader:
     decoder does. Without one only tfx-bsl's can tell which columns there are.
     """
 
-    def __init__(self, schema: schema_pb2.Schema | None = None, *, rows: int = ROWS) -> None:
+    def __init__(
+        self, schema: schema_pb2.Schema | None = None, *, rows: int = ROWS, records: str | None = None
+    ) -> None:
         """Prepares the decoder.
 
         Args:
             schema: the columns to decode and their types; without one all columns that a batch has.
             rows: of a batch at the most.
+            records: the name of one more column, which holds the serialized examples themselves.
         """
+        self._records = records
         arguments = () if schema is None else (schema.SerializeToString(),)
         self._decoder = example_coder.ExamplesToRecordBatchDecoder(*arguments)
         self._rows = rows
@@ -66,12 +70,20 @@ class Reader:
         """
         if self._parse is None or self._arrow is None:
             for serialized in self._serialized(path, start, end):
-                yield self._decoder.DecodeBatch(serialized.numpy())
+                yield self._beside(self._decoder.DecodeBatch(serialized.numpy()), serialized)
             return
         for serialized in self._serialized(path, start, end):
             parsed = self._parse(serialized)
             columns = [_column(parsed[field.name], field.type) for field in self._arrow]
-            yield pa.RecordBatch.from_arrays(columns, schema=self._arrow)
+            yield self._beside(pa.RecordBatch.from_arrays(columns, schema=self._arrow), serialized)
+
+    def _beside(self, batch: pa.RecordBatch, serialized: tf.Tensor) -> pa.RecordBatch:
+        """Puts the serialized examples beside their columns, where that is asked for."""
+        if self._records is None:
+            return batch
+        offsets = pa.array(np.arange(batch.num_rows + 1, dtype=np.int64))
+        column = pa.LargeListArray.from_arrays(offsets, pa.array(serialized.numpy(), pa.large_binary()))
+        return pa.RecordBatch.from_arrays([*batch.columns, column], [*batch.schema.names, self._records])
 
     def _serialized(self, path: str, start: int, end: int | None) -> Iterator[tf.Tensor]:
         # The next batch is read while this one is worked on.
@@ -128,7 +140,12 @@ class ReadKeyedBatches(beam.PTransform):
     """
 
     def __init__(
-        self, patterns: Mapping[str, str], *, schema: schema_pb2.Schema | None = None, rows: int = ROWS
+        self,
+        patterns: Mapping[str, str],
+        *,
+        schema: schema_pb2.Schema | None = None,
+        rows: int = ROWS,
+        records: str | None = None,
     ) -> None:
         """Takes what to read.
 
@@ -136,8 +153,10 @@ class ReadKeyedBatches(beam.PTransform):
             patterns: of TFRecord files, by key.
             schema: the columns to decode and their types; without one all columns that a batch has.
             rows: of a batch at the most.
+            records: the name of one more column, which holds the serialized examples themselves.
         """
         super().__init__()
+        self._records = records
         self._patterns = dict(patterns)
         # Messages do not travel well between interpreters, bytes do.
         self._schema = None if schema is None else schema.SerializeToString()
@@ -153,19 +172,28 @@ class ReadKeyedBatches(beam.PTransform):
             | "Files" >> beam.FlatMap(ranges, size=self._range).with_output_types(tuple[str, str, int, int])
             # Few names, but what spreads the files over the workers.
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.ParDo(_ReadFile(self._schema, self._rows)).with_output_types(tuple[str, pa.RecordBatch])
+            | "Read"
+            >> beam.ParDo(_ReadFile(self._schema, self._rows, self._records)).with_output_types(
+                tuple[str, pa.RecordBatch]
+            )
         )
 
 
 class ReadBatches(beam.PTransform):
     """Reads files into record batches."""
 
-    def __init__(self, patterns: Sequence[str], *, schema: schema_pb2.Schema | None = None, rows: int = ROWS) -> None:
+    def __init__(
+        self,
+        patterns: Sequence[str],
+        *,
+        schema: schema_pb2.Schema | None = None,
+        rows: int = ROWS,
+        records: str | None = None,
+    ) -> None:
         """Takes what to read; see `ReadKeyedBatches`."""
         super().__init__()
-        self._read = ReadKeyedBatches(
-            {str(number): name for number, name in enumerate(patterns)}, schema=schema, rows=rows
-        )
+        keyed = {str(number): name for number, name in enumerate(patterns)}
+        self._read = ReadKeyedBatches(keyed, schema=schema, rows=rows, records=records)
 
     def expand(self, pipeline: Any) -> beam.PCollection[pa.RecordBatch]:
         """Returns the record batches of all files."""
@@ -194,13 +222,14 @@ def ranges(patterns: Sequence[tuple[str, str]], size: int) -> list[tuple[str, st
 
 
 class _ReadFile(beam.DoFn):
-    def __init__(self, schema: bytes | None, rows: int) -> None:
+    def __init__(self, schema: bytes | None, rows: int, records: str | None) -> None:
         self._schema = schema
         self._rows = rows
+        self._records = records
 
     def setup(self) -> None:
         schema = None if self._schema is None else schema_pb2.Schema.FromString(self._schema)
-        self._reader = Reader(schema, rows=self._rows)
+        self._reader = Reader(schema, rows=self._rows, records=self._records)
 
     def process(self, element: tuple[str, str, int, int]) -> Iterable[tuple[str, pa.RecordBatch]]:
         key, path, start, end = element
