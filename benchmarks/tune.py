@@ -1,6 +1,6 @@
 """Searches for hyperparameters: two trials at a time against one after the other, Hyperband against random search.
 
-    python -m benchmarks.tune [--rows 112000] [--trials 16] [--part parallel|hyperband|all]
+    python -m benchmarks.tune [--rows 112000] [--parallel-rows 300000] [--trials 16] [--part parallel|hyperband|all]
 
 `parallel`: the same random search (same oracle, seed and trials) with one trial at a time and with two, the workers'
 start included. `hyperband`: the epochs that Hyperband needs to reach random search's best score, beside all epochs of
@@ -46,33 +46,44 @@ CLASSES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints the table and writes the figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=112_000, help="rows of the train split (default %(default)s)")
+    parser.add_argument("--rows", type=int, default=112_000, help="rows of the Hyperband race (default %(default)s)")
+    parser.add_argument(
+        "--parallel-rows", type=int, default=300_000, help="rows of the race of two trials (default %(default)s)"
+    )
     parser.add_argument("--trials", type=int, default=16, help="trials of the random search (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=9, help="epochs of a trial at the most (default %(default)s)")
     parser.add_argument("--part", choices=("parallel", "hyperband", "all"), default="all")
     options = parser.parse_args(arguments)
     figures: list[harness.Figure] = []
     with tempfile.TemporaryDirectory() as scratch:
-        for name, preprocessing, table in tables(options.rows):
-            if options.part == "parallel" and name != "humidity":
-                continue
-            folder = Path(scratch) / name
-            setting = _prepare(folder, preprocessing, table, options)
-            sequential, seconds = _search(setting, folder / "random", algorithm="random", parallel=1)
-            if options.part != "hyperband" and name == "humidity":
-                parallel, parallel_seconds = _search(setting, folder / "parallel", algorithm="random", parallel=2)
-                _same_trials(sequential, parallel)
-                figures.append(_figure("16 trials", "seconds", "s", parallel_seconds, seconds))
-            if options.part != "parallel":
-                hyperband, _ = _search(setting, folder / "hyperband", algorithm="hyperband", parallel=1)
-                figures.append(_reached(name, hyperband, sequential))
-    print(f"{harness.machine()}; {options.rows:,} rows, {options.trials} trials, TensorFlow {tf.__version__}")
+        if options.part != "hyperband":
+            figures.append(_parallel(Path(scratch) / "parallel", options))
+        if options.part != "parallel":
+            figures += _hyperband(Path(scratch), options)
+    print(f"{harness.machine()}; {options.trials} trials of {options.epochs} epochs, TensorFlow {tf.__version__}")
     print("`ours` is two trials at a time, or Hyperband; `stock` is one after the other, or random search.")
     print(harness.table(figures))
     harness.write(figures, OUTPUT)
     missed = [figure for figure in figures if not _held(figure)]
     print("\n".join(f"Missed: {figure.case}, {figure.metric}" for figure in missed) or "All bars are held.")
     return 1 if missed else 0
+
+
+def _parallel(folder: Path, options: argparse.Namespace) -> harness.Figure:
+    name, preprocessing, table = next(tables(options.parallel_rows))
+    setting = _prepare(folder / name, preprocessing, table, options)
+    alone, stock = _search(setting, folder / "alone", algorithm="random", parallel=1)
+    together, ours = _search(setting, folder / "together", algorithm="random", parallel=2)
+    _same_trials(alone, together)
+    return _figure(f"{options.trials} trials, {options.parallel_rows:,} rows", "seconds", "s", ours, stock)
+
+
+def _hyperband(folder: Path, options: argparse.Namespace) -> Iterator[harness.Figure]:
+    for name, preprocessing, table in tables(options.rows):
+        setting = _prepare(folder / name, preprocessing, table, options)
+        random, _ = _search(setting, folder / name / "random", algorithm="random", parallel=1)
+        hyperband, _ = _search(setting, folder / name / "hyperband", algorithm="hyperband", parallel=1)
+        yield _reached(f"{name}, {options.rows:,} rows", hyperband, random)
 
 
 def tables(rows: int) -> Iterator[tuple[str, dict[str, Any], dict[str, npt.NDArray[Any]]]]:
