@@ -162,10 +162,25 @@ class Rig:
         return [pod for pod in listed.items if _works_on(pod, node)]
 
     def working_pod(self, run_id: str, node: str) -> Any:
-        """Waits until a node's container is at work, and returns its pod."""
-        return self._pod_when(
+        """Waits until a node's container is at work and Argo has seen it, and returns its pod.
+
+        A pod that goes before Argo has seen it at work is simply made again; later it counts as an attempt.
+        """
+        pod = self._pod_when(
             lambda pod: _works_on(pod, node) and _is_at_work(pod), label_selector=f"pipeline/runid={run_id}"
         )
+        workflow = pod.metadata.labels["workflows.argoproj.io/workflow"]
+        node_id = pod.metadata.annotations["workflows.argoproj.io/node-id"]
+        for event in watch.Watch().stream(
+            client.CustomObjectsApi().list_namespaced_custom_object,
+            *("argoproj.io", "v1alpha1", NAMESPACE, "workflows"),
+            field_selector=f"metadata.name={workflow}",
+            timeout_seconds=120,
+        ):
+            nodes = event["object"].get("status", {}).get("nodes", {})
+            if nodes.get(node_id, {}).get("phase") == "Running":
+                return pod
+        raise AssertionError(f"Argo does not see {node} at work")
 
     def delete_pod(self, pod: Any, *, force: bool = False) -> str:
         """Deletes a pod as somebody with kubectl would, or at once, as where its machine is lost; returns its uid."""

@@ -20,11 +20,12 @@ if [ -z "${KFP_ENDPOINT:-}" ]; then
     fi
     trap '"$CLUSTER" down' EXIT
     trap 'exit 130' INT TERM HUP
-    "$CLUSTER" up
+    # Argo keeps a pod until it has seen how it ended, so that a deleted one is a failed attempt and retried.
+    ARGO_POD_STATUS_CAPTURE_FINALIZER=true "$CLUSTER" up
     [ -z "${archive:-}" ] || "$CLUSTER" load "$archive"
     for claim in data registry; do "$CLUSTER" volume "$claim" 10; done
     KFP_ENDPOINT=http://127.0.0.1:8888
     KUBECONFIG=${CLUSTER_HOME:-$HOME/.cache/evergreen-cluster}/pki/admin.kubeconfig
 fi
 export KFP_ENDPOINT KUBECONFIG EVERGREEN_IMAGE
-.venv/bin/python -m pytest tests/cluster -x -o norecursedirs= --durations=0 "$@"
+.venv/bin/python -m pytest tests/cluster --durations=0 "$@"
