@@ -55,7 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     code, problems, fault = _attempt(options, given, run=run, beam_arguments=beam_arguments)
     with _noting():
         if left:
-            left.end(options.task, exit_code=code, problems=problems, fault=fault)
+            kept = left.keep(options.task, _outputs(options, given)) if code in notes.FINAL else ""
+            left.end(options.task, exit_code=code, problems=problems, fault=fault, kept=kept)
     _log.info("%s in %.1f s", code.name.lower(), time.monotonic() - started)
     return int(code)
 
@@ -138,6 +139,14 @@ def _execute(options: argparse.Namespace, given: translate.Json, *, run: str, be
     path = Path(given["outputs"]["outputFile"])
     written = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(translate.to_launcher(written, given, root=options.root)), encoding="utf-8")
+
+
+def _outputs(options: argparse.Namespace, given: translate.Json) -> dict[str, Path]:
+    """Returns where each declared output lies in this container."""
+    artifacts = given.get("outputs", {}).get("artifacts", {})
+    keys = [key for key in options.outputs.split(",") if artifacts.get(key, {}).get("artifacts")]
+    uris = {key: artifacts[key]["artifacts"][0]["uri"] for key in keys}
+    return {key: Path(translate.local_path(uri, root=options.root)) for key, uri in uris.items()}
 
 
 def _refuse_again(note: notes.Note) -> int:

@@ -15,7 +15,8 @@ import dataclasses
 import json
 import os
 import posixpath
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from evergreen.files import write_whole
 
 FINAL = (ExitCode.BAD_INPUT, ExitCode.REFUSED)
 """The outcomes that a retry does not change."""
+LARGEST_KEPT = 32 << 20
+"""Bytes of a refused node's outputs that are kept at the most: reports are small, examples are not wanted."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,8 @@ class Note:
     """Why: where, found, expected, action."""
     fault: str = ""
     """The headline of a fault."""
+    kept: str = ""
+    """The folder with what the attempt wrote into its outputs: the launcher uploads nothing of a node that failed."""
 
     def is_final(self) -> bool:
         """Says whether another attempt would end the same way."""
@@ -66,14 +71,42 @@ class Notes:
             self._write(dataclasses.replace(before, attempts=[*before.attempts, pod], exit_code=None))
         return before
 
-    def end(self, task: str, *, exit_code: ExitCode, problems: Sequence[dict[str, str]] = (), fault: str = "") -> None:
+    def end(
+        self,
+        task: str,
+        *,
+        exit_code: ExitCode,
+        problems: Sequence[dict[str, str]] = (),
+        fault: str = "",
+        kept: str = "",
+    ) -> None:
         """Notes how the attempt ended; a node that is done needs no note."""
         if exit_code is ExitCode.OK:
             self._remove(task)
             self._remove_folder()
             return
         before = self.read(task) or Note(task=task)
-        self._write(dataclasses.replace(before, exit_code=int(exit_code), problems=problems, fault=fault))
+        self._write(dataclasses.replace(before, exit_code=int(exit_code), problems=problems, fault=fault, kept=kept))
+
+    def keep(self, task: str, outputs: Mapping[str, Path]) -> str:
+        """Copies what a refused node wrote, its report above all, to where it outlives the pod.
+
+        Args:
+            task: the node.
+            outputs: the folder of each output.
+
+        Returns:
+            The folder; "" where nothing was written, it is more than `LARGEST_KEPT`, or the notes are on no volume.
+        """
+        files = [(key, path, file) for key, path in outputs.items() for file in path.rglob("*") if file.is_file()]
+        if not files or self._is_remote() or sum(file.stat().st_size for _, _, file in files) > LARGEST_KEPT:
+            return ""
+        folder = Path(self._folder, task)
+        for key, path, file in files:
+            target = folder / key / file.relative_to(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+        return str(folder)
 
     def read(self, task: str) -> Note | None:
         """Returns the note on `task`; none where there is none or it cannot be read."""

@@ -155,7 +155,8 @@ def _failures(options: argparse.Namespace, left: notes.Notes | None) -> list[Fai
 
 def _reason(note: notes.Note) -> str:
     told = [f"{p['where']}: found {p['found']}; expected {p['expected']}. {p['action']}" for p in note.problems]
-    return ("\n".join(told) or note.fault or "without a word")[:_LONGEST_REASON]
+    reason = ("\n".join(told) or note.fault or "without a word")[:_LONGEST_REASON]
+    return f"{reason}\nIts report: {note.kept}" if note.kept else reason
 
 
 def failures_in_api(api: str, run_id: str, *, nodes: Sequence[str], patience: float) -> list[Failure]:

@@ -108,6 +108,18 @@ def test_the_exit_code_tells_why_and_the_note_says_it(pod, capsys, end, code):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("end", "kept"), [("refused", True), ("fault", False)])
+def test_what_a_refused_node_wrote_outlives_its_pod(pod, end, kept):
+    pod.run(end=end)
+    note = pod.notes.read("Evaluator")
+    assert bool(note.kept) is kept
+    if kept:
+        assert (Path(note.kept) / "evaluation" / "result").read_text() == "evaluation"
+        pod.notes.clear()
+        assert (Path(note.kept) / "evaluation" / "result").is_file()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("end", "calls"), [("bad input", 1), ("refused", 1), ("fault", 2)])
 def test_an_automatic_retry_does_the_work_again_only_after_a_fault(pod, capsys, end, calls):
     first = pod.run(name="pod-0", end=end)

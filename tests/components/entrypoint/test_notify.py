@@ -163,6 +163,13 @@ def test_a_webhook_that_stays_down_is_a_fault_keeps_the_notes_and_does_not_leak(
     assert "services/T0" not in error
 
 
+def test_where_the_report_of_a_refused_node_lies_is_told(tmp_path, monkeypatch, server, left):
+    left.begin("ExampleValidator", pod="p-0")
+    left.end("ExampleValidator", exit_code=ExitCode.REFUSED, problems=[PROBLEM], kept="/mnt/registry/.runs/r/x")
+    assert run(tmp_path, monkeypatch, server) == 0
+    assert "Its report: /mnt/registry/.runs/r/x" in server.posts[0]["text"]
+
+
 def test_a_long_reason_is_cut(tmp_path, monkeypatch, server, left):
     left.begin("Trainer", pod="p-0")
     left.end("Trainer", exit_code=ExitCode.FAULT, fault="x" * 100_000)
