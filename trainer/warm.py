@@ -1,10 +1,11 @@
 """Warm start: the weights of the model that is serving now, where they still mean the same.
 
-A weight is carried over when the serving model was made by the same configuration of features and model, and has a
-weight of that path and shape. Where a vocabulary has changed, the weights' rows are matched by the terms that they
-stand for: a term that stayed keeps what was learned of it, a new one begins anew. With anything else changed, training
-starts cold and says why: a weight that meant something else yesterday must not decide what the new configuration is
-worth. Whatever cannot be read is a reason to start cold, never to fail.
+A weight is carried over when the serving model was made by the same configuration of the model, and has a weight of
+that path and shape. Rows of a weight that stand for columns follow them: where a feature came, went or is configured
+otherwise, the rows of the others keep what was learned, and its own begin anew; where a vocabulary has changed, each
+row follows its term. With the model itself, the label or the weighting of rows changed, training starts cold and says
+why: a weight that meant something else yesterday must not decide what the new configuration is worth. Whatever cannot
+be read is a reason to start cold, never to fail.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from transform import preprocessing
 
 _FILE = "assets.extra/meaning.json"
 _LABEL = "the label"
-_BY_TERM = ("linear", "deep", "wide_deep")
-"""The kinds of model in which rows stand for terms; a cross network's matrices mix them in both directions."""
+_BY_ROWS = ("linear", "deep", "wide_deep")
+"""The kinds of model in which rows stand for columns; a cross network's matrices mix them in both directions."""
+_STANDS_FOR_NO_COLUMN = re.compile(r"(wide|hidden_1)/bias|(hidden_(?!1/)\d+|deep)/(kernel|bias)")
+"""Paths of the weights behind the first layer: they mean the same whatever columns there are."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,8 @@ class Report:
     """Paths of the weights that start anew."""
     vocabularies: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     """Of each vocabulary that changed, how many terms stayed, came and went."""
+    features: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """The features that `came`, `went` or `changed`."""
 
     def as_json(self) -> dict[str, Any]:
         """Returns the report as JSON."""
@@ -69,7 +74,11 @@ def meaning(
         "preprocessing": config.preprocessing.model_dump(mode="json"),
         "model": config.model.model_dump(mode="json"),
         "vocabularies": vocabularies,
-        "columns": {"numeric": list(features.numeric), "categories": dict(features.categories)},
+        # In the order of the model's first matrix, which a file with sorted keys would lose.
+        "columns": {
+            "numeric": list(features.numeric),
+            "categories": [list(item) for item in features.categories.items()],
+        },
     }
 
 
@@ -99,10 +108,11 @@ def start(
         return Report(started=False, reason="no model is serving yet")
     try:
         before = _read_meaning(base_model)
-        changed = _changed(before, meant)
+        now = _as_read(meant)
+        changed = _changed(before, now)
         if changed:
             return Report(started=False, reason=f"changed since the serving model: {changed}")
-        return _carry(model, base_model, before, json.loads(json.dumps(meant)), transform)
+        return _carry(model, base_model, before, now, transform)
     except Exception as error:  # noqa: BLE001  a model that cannot be read must not fail the run
         return Report(started=False, reason=f"the serving model cannot be read: {type(error).__name__}: {error}")
 
@@ -112,32 +122,60 @@ def _read_meaning(base_model: str) -> dict[str, Any]:
     if not tf.io.gfile.exists(path):
         return {}
     with tf.io.gfile.GFile(path) as file:
-        before: dict[str, Any] = json.load(file)
+        before = _as_read(json.load(file))
     # What an earlier release did not know yet has its default there.
     before["model"] = settings.Model.model_validate(before["model"]).model_dump(mode="json")
     before["preprocessing"] = settings.Preprocessing.model_validate(before["preprocessing"]).model_dump(mode="json")
     return before
 
 
-def _changed(before: dict[str, Any], meant: dict[str, Any]) -> str:
+def _as_read(meant: dict[str, Any]) -> dict[str, Any]:
+    """Returns what comes back from a file, the columns' sizes by name in their order."""
+    read: dict[str, Any] = json.loads(json.dumps(meant))
+    categories = read.get("columns", {}).get("categories")
+    if isinstance(categories, dict):  # of an earlier release, which lost the order: rows cannot be told by it
+        del read["columns"]
+    elif categories is not None:
+        read["columns"]["categories"] = dict(categories)
+    return read
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Names what keeps the weights from being carried over."""
     if not before:
         return "everything, for it does not say what its weights mean"
-    now = json.loads(json.dumps(meant))
-    changed = {key for key in ("preprocessing", "model") if before.get(key) != now[key]}
-    vocabularies = _changed_vocabularies(before, now)
-    by_term = now["model"]["kind"] in _BY_TERM and not now["model"]["function"] and "columns" in before
-    if vocabularies and (_LABEL in vocabularies or not by_term):
+    changed = {"model"} if before.get("model") != now["model"] else set()
+    features, vocabularies = _changed_features(before, now), _changed_vocabularies(before, now)
+    by_rows = now["model"]["kind"] in _BY_ROWS and not now["model"]["function"] and "columns" in before
+    if _without_features(before) != _without_features(now) or (any(features.values()) and not by_rows):
+        changed.add("preprocessing")
+    if vocabularies and (_LABEL in vocabularies or not by_rows):
         changed.add("vocabularies")
     # Other columns count their categories themselves: theirs change with the configuration, or with the boundaries.
-    if not vocabularies and "columns" in before and before["columns"] != now["columns"]:
+    moved = vocabularies or any(features.values())
+    if not moved and "columns" in before and before["columns"] != now["columns"]:
         changed.add("columns")
     return ", ".join(sorted(changed))
 
 
+def _without_features(meant: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in meant["preprocessing"].items() if key != "features"}
+
+
+def _changed_features(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    was, is_ = before["preprocessing"]["features"], now["preprocessing"]["features"]
+    return {
+        "came": tuple(sorted(is_.keys() - was.keys())),
+        "went": tuple(sorted(was.keys() - is_.keys())),
+        "changed": tuple(sorted(name for name in is_.keys() & was.keys() if is_[name] != was[name])),
+    }
+
+
 def _changed_vocabularies(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
-    names = before["vocabularies"].keys() | now["vocabularies"].keys()
-    return {name for name in names if before["vocabularies"].get(name) != now["vocabularies"].get(name)}
+    """Names the vocabularies that hold other terms than before, of features that are as they were."""
+    names = before["vocabularies"].keys() & now["vocabularies"].keys()
+    other = {name for names in _changed_features(before, now).values() for name in names}
+    return {name for name in names - other if before["vocabularies"][name] != now["vocabularies"][name]}
 
 
 def _carry(
@@ -147,6 +185,7 @@ def _carry(
     now: dict[str, Any],
     transform: tft.TFTransformOutput,
 ) -> Report:
+    features = {kind: names for kind, names in _changed_features(before, now).items() if names}
     rows, told = _Rows(before, now), {}
     for name in sorted(_changed_vocabularies(before, now)):
         file = preprocessing.vocabulary_name(name)
@@ -155,7 +194,7 @@ def _carry(
     carried, initialized = [], []
     for weight in model.weights:
         value = weights.get(weight.path)
-        if value is not None and told:
+        if value is not None and (told or features):
             value = rows.moved(weight.path, value, weight.numpy())
         if value is None or value.shape != tuple(weight.shape) or not np.isfinite(value).all():
             initialized.append(weight.path)
@@ -168,6 +207,7 @@ def _carry(
         carried=tuple(carried),
         initialized=tuple(initialized),
         vocabularies=told,
+        features=features,
     )
 
 
@@ -179,8 +219,14 @@ class _Rows:
         self._before: dict[str, int] = before["columns"]["categories"]
         self._now: dict[str, int] = now["columns"]["categories"]
         self._border: int = now["model"]["one_hot_up_to"]
+        self._offsets = _offsets(before["columns"], self._border)
+        kept = _kept_columns(before, now)
+        for name in self._offsets.keys() - kept:
+            del self._offsets[name]
         self._ids = {
             name: np.where(np.arange(size) < self._before.get(name, 0), np.arange(size), -1)
+            if name in kept
+            else np.full(size, -1)
             for name, size in self._now.items()
         }
 
@@ -198,16 +244,16 @@ class _Rows:
 
     def moved(self, path: str, value: Any, fresh: Any) -> Any:
         """Returns a weight of the serving model with its rows in their places of now, `fresh` where there is none."""
-        rows = self._of(path)
-        if rows is None:
+        if _STANDS_FOR_NO_COLUMN.fullmatch(path):
             return value
-        if len(rows) != len(fresh) or value.shape[1:] != fresh.shape[1:]:
+        rows = self._of(path)
+        if rows is None or len(rows) != len(fresh) or value.shape[1:] != fresh.shape[1:] or (rows < 0).all():
             return None
         known = (rows >= 0) & (rows < len(value))
         return np.where(known[:, None], value[np.where(known, rows, 0)], fresh)
 
     def _of(self, path: str) -> Any | None:
-        """Returns the map of a weight's rows, or None for a weight whose rows stand for no columns."""
+        """Returns the map of a weight's rows, or None for one of no column that is known."""
         if path in ("wide/kernel", "hidden_1/kernel"):
             return self._of_matrix(embedded=path == "hidden_1/kernel")
         for name in self._large(self._now):
@@ -221,29 +267,45 @@ class _Rows:
 
     def _of_matrix(self, *, embedded: bool) -> Any:
         """The rows of the first matrix: numbers, one-hot columns, then, for the deep part, the embeddings' outputs."""
-        offsets, width = self._offsets()
-        parts = [np.arange(len(self._numeric))]
+        parts = [np.array([self._offsets.get(name, -1) for name in self._numeric], np.int64)]
         for name, size in self._now.items():
             if size > self._border:
                 continue
-            ids = self._ids[name]
-            parts.append(np.where(ids >= 0, ids + offsets[name], -1) if name in offsets else np.full(size, -1))
+            ids, one_hot = self._ids[name], name in self._offsets and self._before[name] <= self._border
+            parts.append(np.where(ids >= 0, ids + self._offsets[name], -1) if one_hot else np.full(size, -1))
         for name in self._large(self._now) if embedded else []:
             wide = model_lib.embedding_width(self._now[name])
-            same = name in self._large(self._before) and wide == model_lib.embedding_width(self._before[name])
-            parts.append(width + np.arange(wide) if same else np.full(wide, -1))
-            if name in self._large(self._before):
-                width += model_lib.embedding_width(self._before[name])
+            same = name in self._offsets and name in self._large(self._before)
+            same = same and wide == model_lib.embedding_width(self._before[name])
+            parts.append(self._offsets[name] + np.arange(wide) if same else np.full(wide, -1))
         return np.concatenate(parts)
 
-    def _offsets(self) -> tuple[dict[str, int], int]:
-        """Where each one-hot column began in the serving model's matrix, and the matrix's width."""
-        offsets, width = {}, len(self._numeric)
-        for name, size in self._before.items():
-            if size <= self._border:
-                offsets[name] = width
-                width += size
-        return offsets, width
+
+def _offsets(columns: dict[str, Any], border: int) -> dict[str, int]:
+    """Where each column begins in the first matrix, the embeddings' outputs behind all others."""
+    found, width = {}, 0
+    widths = dict.fromkeys(columns["numeric"], 1)
+    widths |= {name: size for name, size in columns["categories"].items() if size <= border}
+    widths |= {name: model_lib.embedding_width(size) for name, size in columns["categories"].items() if size > border}
+    for name, wide in widths.items():
+        found[name] = width
+        width += wide
+    return found
+
+
+def _kept_columns(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
+    """Names the transformed columns of the features that are as they were, and of the same type."""
+    features = settings.Preprocessing.model_validate(now["preprocessing"]).features
+    other = {name for names in _changed_features(before, now).values() for name in names}
+    kept = {
+        column
+        for name, feature in features.items()
+        if name not in other
+        for column in settings.output_columns(name, feature)
+    }
+    was, is_ = before["columns"], now["columns"]
+    numeric = set(was["numeric"]) & set(is_["numeric"])
+    return kept & (numeric | (was["categories"].keys() & is_["categories"].keys()))
 
 
 def _terms(path: str) -> list[bytes]:
