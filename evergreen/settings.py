@@ -653,6 +653,9 @@ class Training(Section):
     """How much a row of each class counts in the loss: `balanced` makes all classes count the same."""
     early_stopping_patience: Annotated[int, pydantic.Field(ge=1)] | None = 3
     """Epochs without a better loss on the eval split before training stops; `null` never stops early."""
+    keep: Literal["best", "last"] = "best"
+    """The weights of the epoch with the best loss on the eval split, or of the last one: a linear model with a penalty
+    has one optimum, and a small eval split cannot tell a better place to stop."""
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] = 42
     """Seed of everything random in training."""
     cache_mib: Annotated[int, pydantic.Field(ge=0)] = 1024

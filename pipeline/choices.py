@@ -31,6 +31,7 @@ _SMALL = 2_000
 """Rows below which the parts for eval and test are larger."""
 _LINEAR_BELOW = 1_000
 """Rows of the train split below which a network has too little to learn from."""
+_MOST_PENALTY = 0.003
 _OFTEN = 5
 """Rows from which on a value is worth a weight of its own."""
 _HASH_BUCKETS = 4096
@@ -486,7 +487,9 @@ def _model(rows: int, width: int) -> Iterator[Setting]:
         return
     reason = f"about {rows:,} rows to learn {width:,} inputs from: a network would learn them by heart"
     yield Setting(key="kind", value="linear", reason=reason)
-    yield Setting(key="l2", value=0.003, reason="keeps weights small that few rows speak for")
+    # The penalty of scikit-learn's logistic regression as it comes: 1/(2n) of the squared weights beside a mean loss.
+    penalty = float(f"{min(_MOST_PENALTY, 0.5 / rows):.2g}") if rows < _LINEAR_BELOW else _MOST_PENALTY
+    yield Setting(key="l2", value=penalty, reason="keeps weights small that few rows speak for")
 
 
 def _training(rows: int, width: int, task: settings.Task) -> Iterator[Setting]:
@@ -494,15 +497,19 @@ def _training(rows: int, width: int, task: settings.Task) -> Iterator[Setting]:
     steps = max(1, rows // batch)
     yield Setting(key="batch_size", value=batch, reason=f"{steps:,} steps an epoch")
     if _is_small(rows, width):
-        # Measured on thirty random splits of the bundled tables beside scikit-learn's linear models: docs/any-table.md.
+        # `make bench-tables` holds these against scikit-learn's linear models: docs/any-table.md.
         regression = task is settings.Task.REGRESSION
         epochs = int(np.clip(3_000 // steps, 20, 50))
-        yield Setting(key="epochs", value=epochs, reason="small data are seen often; the best epoch is kept")
+        yield Setting(key="epochs", value=epochs, reason="small data are seen often")
         rate, why = (0.02, "in small steps to the least squares") if regression else (0.05, "a linear model bears it")
         yield Setting(key="learning_rate", value=rate, reason=why)
-        yield Setting(
-            key="early_stopping_patience", value=max(8, epochs * 2 // 5), reason="a small eval split is noisy"
-        )
+        if rows < _LINEAR_BELOW:
+            why = "a penalised linear model has one optimum; a small eval split cannot tell where else to stop"
+            yield Setting(key="early_stopping_patience", value=None, reason=why)
+            yield Setting(key="keep", value="last", reason="for the same reason")
+        else:
+            patience = max(8, epochs * 2 // 5)
+            yield Setting(key="early_stopping_patience", value=patience, reason="the best epoch on eval is kept")
     elif rows < 50_000:
         yield Setting(key="epochs", value=30, reason="the best epoch on the eval split is kept")
         yield Setting(key="early_stopping_patience", value=5, reason="epochs are short")

@@ -14,7 +14,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -74,6 +74,7 @@ class Fitting:
         evaluation: data.Split,
         *,
         patience: int | None,
+        keep: Literal["best", "last"] = "best",
         checkpoints: checkpoints_lib.Checkpoints | None = None,
         every_steps: int | None = None,
         every_minutes: float | None = None,
@@ -88,6 +89,7 @@ class Fitting:
             train: endless batches that can be opened from any step.
             evaluation: one pass of the eval split.
             patience: epochs without a better loss that end the training.
+            keep: whether the model ends with the weights of its best epoch or of its last.
             checkpoints: where they go; None writes and resumes nothing.
             every_steps: steps between two checkpoints.
             every_minutes: minutes between two checkpoints.
@@ -103,6 +105,7 @@ class Fitting:
         self._every_seconds = None if every_minutes is None else 60.0 * every_minutes
         self._writes = writes and checkpoints is not None
         self._best = Best(patience=patience)
+        self._keep = keep
         self._history: History = {}
         self._step = 0
         self._saved = 0
@@ -139,7 +142,7 @@ class Fitting:
     def run(
         self, callbacks: Sequence[keras.callbacks.Callback] = (), *, save_last: bool = False, **fit: Any
     ) -> History:
-        """Trains to the end and leaves the weights of the best epoch in the model.
+        """Trains to the end and leaves the weights of the best epoch, or of the last, in the model.
 
         Args:
             callbacks: what is called beside; they see epochs by their numbers in the whole training.
@@ -164,7 +167,7 @@ class Fitting:
             )
         if save_last:
             self._save()
-        if self._best.weights:
+        if self._best.weights and self._keep == "best":
             self._model.set_weights(self._best.weights)
         return self._history
 

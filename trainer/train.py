@@ -72,6 +72,7 @@ def run_fn(fn_args: FnArgs) -> None:
             train,
             evaluation,
             patience=config.training.early_stopping_patience,
+            keep=config.training.keep,
             checkpoints=checkpoints,
             every_steps=config.training.checkpoint_steps,
             every_minutes=config.training.checkpoint_minutes,
