@@ -255,7 +255,8 @@ def _local_versions(rig: Rig, folder: Path) -> Path:
     """Runs the local runner twice on the same data; returns its bundles."""
     problem = yaml.safe_load(rig.config_file.read_text(encoding="utf-8"))
     problem["data"]["path"] = str(folder / "data" / problem["data"]["path"])
-    (folder / "problem.yaml").write_text(yaml.safe_dump(problem), encoding="utf-8")
+    # The order of the splits decides which rows fall into which.
+    (folder / "problem.yaml").write_text(yaml.safe_dump(problem, sort_keys=False), encoding="utf-8")
     environment = {"workspace": str(folder / "runs"), "registry": str(folder / "registry")}
     (folder / "environment.yaml").write_text(yaml.safe_dump(environment), encoding="utf-8")
     for spans in (3, 4):
