@@ -87,7 +87,7 @@ class Executor(tfx_executor.Executor):
         """Lets TFMA write its results; what TFX's executor does, with our reader and nothing but the columns needed.
 
         TFX's executor flattens the splits, of which Beam's in-process runner keeps all rows in memory, serialized and
-        decoded: 1.7 GB a million rows.
+        decoded.
         """
         has_baseline = standard_component_specs.BASELINE_MODEL_KEY in inputs
         config = tfma.utils.update_eval_config_with_defaults(config, has_baseline=has_baseline, rubber_stamp=True)
