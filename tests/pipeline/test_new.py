@@ -175,6 +175,11 @@ def test_small_tables_get_small_batches_and_larger_parts_to_measure_on(tmp_path:
     assert config.load_config(small.config).data.splits == {"train": 6, "eval": 2, "test": 2}
     assert config.load_config(small.config).training.batch_size == 8
     assert config.load_config(small.config).model.kind == "linear"
+    # About 90 rows of the train split; scikit-learn's penalty would be 0.0056.
+    assert config.load_config(small.config).model.l2 == 0.003
+    assert config.load_config(small.config).training.keep == "last"
+    assert config.load_config(small.config).training.early_stopping_patience is None
+    assert config.load_config(large.config).training.keep == "best"
     assert config.load_config(small.config).validation.min_rows == 45
     assert config.load_config(large.config).data.splits == {"train": 8, "eval": 1, "test": 1}
     assert config.load_config(large.config).training.batch_size == 256
