@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import command_line, kubeflow_cli
+from pipeline import command_line
+from pipeline.kubeflow import cli
 
 ROOT = Path(__file__).resolve().parent
 
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     checking.add_argument("--require-backend", action="store_true", help="fail where Kubeflow's code cannot be asked")
     checking.add_argument("--workflow", dest="output", metavar="FILE", help="write the Argo Workflow of a run")
     checking.set_defaults(do=_check)
-    kubeflow_cli.add_verbs(verbs, common)
+    cli.add_verbs(verbs, common)
     return parser
 
 
@@ -60,37 +61,38 @@ def _common() -> argparse.ArgumentParser:
 
 def _compile(options: argparse.Namespace) -> int:
     from evergreen.files import write_whole
-    from pipeline import config, kubeflow, kubeflow_backend, kubeflow_rules
+    from pipeline import config
+    from pipeline.kubeflow import backend, compiler, rules
 
     problem, environment = config.load(options.config, options.environment, look_for_data=False)
     # What TensorFlow's C++ says of graphics cards does not concern a compiler.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    environment = kubeflow.with_image(environment, options.image)
-    text = kubeflow.compile_pipeline(problem, environment, file=str(options.environment))
+    environment = compiler.with_image(environment, options.image)
+    text = compiler.compile_pipeline(problem, environment, file=str(options.environment))
     path = options.output or ROOT / "runs" / "kubeflow" / f"{problem.name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
-    print(f"Wrote {path}\n{kubeflow_rules.summary(kubeflow_rules.read(path))}")
+    print(f"Wrote {path}\n{rules.summary(rules.read(path))}")
     if options.no_backend:
         print("Kubeflow's own code: not asked (--no-backend)")
         return 0
-    return _say(kubeflow_backend.check(path))
+    return _say(backend.check(path))
 
 
 def _check(options: argparse.Namespace) -> int:
-    from pipeline import kubeflow_backend, kubeflow_rules
+    from pipeline.kubeflow import backend, rules
 
-    documents = kubeflow_rules.read(options.file)
-    problems = kubeflow_rules.check(documents, allow_tag=options.allow_tag)
+    documents = rules.read(options.file)
+    problems = rules.check(documents, allow_tag=options.allow_tag)
     if not problems:
-        print(f"{kubeflow_rules.summary(documents)}\nOur rules: kept")
-    verdict = kubeflow_backend.check(options.file, workflow=options.output)
+        print(f"{rules.summary(documents)}\nOur rules: kept")
+    verdict = backend.check(options.file, workflow=options.output)
     return _say(verdict, others=problems, required=options.require_backend)
 
 
 def _say(verdict: object, *, others: Sequence[object] = (), required: bool = False) -> int:
     from evergreen.errors import BadInput
-    from pipeline.kubeflow_backend import Verdict
+    from pipeline.kubeflow.backend import Verdict
 
     assert isinstance(verdict, Verdict)
     problems = [*others, *verdict.problems]

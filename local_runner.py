@@ -150,7 +150,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _new(options: argparse.Namespace) -> int:
     from evergreen.settings import Task
-    from pipeline import new
+    from pipeline.drafting import new
 
     request = new.Request(
         data=options.data,

@@ -22,7 +22,7 @@ import yaml
 from evergreen import expressions, settings, spans
 from evergreen.errors import BadInput, Problem
 from pipeline.beam import Beam
-from pipeline.kubeflow_environment import Kubeflow
+from pipeline.kubeflow.environment import Kubeflow
 
 Path_ = tuple[str | int, ...]
 """The way from the root of a YAML document to a value."""

@@ -17,7 +17,7 @@ from pipeline.config import Config, Environment, sections
 HEADER = """\
 # Configuration
 
-Written by `make docs` from the types in `evergreen/settings.py` and `pipeline/config.py`; do not edit.
+Written by `make docs` from the types in `evergreen/settings/` and `pipeline/config.py`; do not edit.
 A problem is one YAML file (`configs/humidity.yaml` is the built-in one), where it runs is another
 (`configs/environments/local.yaml`). Unknown keys are refused, and every mistake is told at once, with file,
 line and key.

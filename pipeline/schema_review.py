@@ -24,8 +24,8 @@ import pyarrow as pa
 from evergreen import settings, spans
 from evergreen.errors import BadInput, Problem
 from evergreen.files import write_whole
-from pipeline import new_schema, profile, table_source
 from pipeline.config import Config
+from pipeline.drafting import new_schema, profile, table_source
 
 _SHOWN = 5
 _TYPES = {"INT": "whole number", "FLOAT": "number", "BYTES": "text"}

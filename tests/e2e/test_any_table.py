@@ -18,7 +18,7 @@ import yaml
 from pyarrow import parquet
 
 from evergreen.registry import Registry
-from tests.pipeline.test_new import typed_table
+from tests.pipeline.drafting.test_new import typed_table
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

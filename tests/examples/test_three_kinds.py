@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import kubeflow_backend, kubeflow_rules
+from pipeline.kubeflow import backend, rules
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "three_kinds.py"
 IMAGE = "registry.example/evergreen@sha256:" + "a" * 64
@@ -25,7 +25,7 @@ def documents():
 
 
 def test_it_keeps_our_rules(documents):
-    assert kubeflow_rules.check(documents) == []
+    assert rules.check(documents) == []
     assert set(documents[0]["deploymentSpec"]["executors"]) == {"exec-draw-rows", "exec-ask-model", "exec-summarize"}
 
 
@@ -34,7 +34,7 @@ def test_it_keeps_our_rules(documents):
 def test_kubeflow_takes_it(documents, tmp_path):
     path = tmp_path / "three_kinds.yaml"
     path.write_text(yaml.safe_dump_all(documents))
-    verdict = kubeflow_backend.check(path)
+    verdict = backend.check(path)
     assert verdict.checked, verdict.words
     assert verdict.problems == ()
 

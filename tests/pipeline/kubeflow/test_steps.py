@@ -16,9 +16,9 @@ import yaml
 
 from datagen import humidity
 from evergreen.errors import ExitCode
-from tests.pipeline import kubeflow_emulator
+from tests.pipeline.kubeflow import emulator
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +56,13 @@ def compiled(tmp_path_factory):
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    return folder, kubeflow_emulator.read(folder / "pipeline.yaml")
+    return folder, emulator.read(folder / "pipeline.yaml")
 
 
 @pytest.mark.slow
 def test_data_flow_through_the_launcher_to_the_data_gate(compiled):
     folder, documents = compiled
-    cluster = kubeflow_emulator.Cluster(folder / "first", documents, parameters={"spans": "2"})
+    cluster = emulator.Cluster(folder / "first", documents, parameters={"spans": "2"})
     for task in ("ExampleGen", "StatisticsGen", "ImportSchemaGen", "Champion", "ExampleValidator"):
         step = cluster.run(task)
         assert step.exit_code == 0, step.log[-4000:]
@@ -80,7 +80,7 @@ def test_data_flow_through_the_launcher_to_the_data_gate(compiled):
 @pytest.mark.slow
 def test_bad_data_end_with_their_code_a_note_and_no_second_attempt(compiled):
     folder, documents = compiled
-    cluster = kubeflow_emulator.Cluster(folder / "second", documents, parameters={"spans": "7"})
+    cluster = emulator.Cluster(folder / "second", documents, parameters={"spans": "7"})
     first = cluster.run("ExampleGen", pod="attempt-0")
     assert first.exit_code == ExitCode.BAD_INPUT, first.log[-4000:]
     second = cluster.run("ExampleGen", pod="attempt-1")
@@ -98,7 +98,7 @@ def _told(folder: Path, documents: list) -> str:
         [
             *(sys.executable, "-m", "components.entrypoint.notify"),
             *("--status", '{"state": "FAILED"}', "--pipeline", documents[0]["pipelineInfo"]["name"]),
-            *("--run_id", kubeflow_emulator.RUN_ID, "--notes", str(folder / "registry" / ".runs")),
+            *("--run_id", emulator.RUN_ID, "--notes", str(folder / "registry" / ".runs")),
         ],
         cwd=REPOSITORY,
         capture_output=True,

@@ -9,10 +9,10 @@ from evergreen.errors import BadInput
 from pipeline import nodes
 from pipeline.beam import Beam
 from pipeline.config import load_environment
-from pipeline.kubeflow_environment import NOTIFY, Kubeflow, is_secret, placed, refusals
+from pipeline.kubeflow.environment import NOTIFY, Kubeflow, is_secret, placed, refusals
 
 DIGEST = "registry.example/evergreen@sha256:" + "a" * 64
-EXAMPLE = Path(__file__).resolve().parents[2] / "configs" / "environments" / "cluster.yaml"
+EXAMPLE = Path(__file__).resolve().parents[3] / "configs" / "environments" / "cluster.yaml"
 NODES = nodes.names(curated_schema=True)
 SOUND = {
     "image": DIGEST,

@@ -1,6 +1,6 @@
 """The verbs of `kubeflow_runner.py` that talk to Kubeflow: run, schedule, unschedule, status, runs.
 
-    kubeflow_cli.add_verbs(subparsers, common)          # options only; imports nothing that takes time
+    cli.add_verbs(subparsers, common)          # options only; imports nothing that takes time
     options = parser.parse_args(arguments)
     return options.do(options)
 
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.kubeflow_api import Api, Clock
-    from pipeline.kubeflow_client import Package, Run, Version
-    from pipeline.kubeflow_schedule import Outcome, Plan
+    from pipeline.kubeflow.api import Api, Clock
+    from pipeline.kubeflow.client import Package, Run, Version
+    from pipeline.kubeflow.schedule import Outcome, Plan
 
 VERBS = ("run", "schedule", "unschedule", "status", "runs")
 
@@ -136,12 +136,12 @@ def _duration(text: str) -> int:
 
 
 def _run(options: argparse.Namespace, *, clock: Clock | None = None) -> int:
-    from pipeline import kubeflow_client
+    from pipeline.kubeflow import client
 
     package, arguments = _package(options)
     api = _connect(options, clock)
-    version = kubeflow_client.upload(api, package, version=options.version)
-    run = kubeflow_client.start(
+    version = client.upload(api, package, version=options.version)
+    run = client.start(
         api,
         version,
         experiment_name=options.experiment or package.name,
@@ -160,14 +160,14 @@ def _run(options: argparse.Namespace, *, clock: Clock | None = None) -> int:
 
 
 def _schedule(options: argparse.Namespace, *, clock: Clock | None = None) -> int:
-    from pipeline import cron, kubeflow_client, kubeflow_schedule
+    from pipeline.kubeflow import client, cron, schedule
 
     # A mistake in the time shows before anything is compiled or uploaded.
     when = cron.parse(options.cron) if options.cron else None
     package, arguments = _package(options)
     api = _connect(options, clock)
-    version = kubeflow_client.upload(api, package, version=options.version)
-    plan = kubeflow_schedule.Plan(
+    version = client.upload(api, package, version=options.version)
+    plan = schedule.Plan(
         name=options.name or package.name,
         version=version,
         experiment_name=options.experiment or package.name,
@@ -180,7 +180,7 @@ def _schedule(options: argparse.Namespace, *, clock: Clock | None = None) -> int
         pipeline_root=options.pipeline_root or package.pipeline_root,
     )
     say = _sayer(options)
-    outcome = kubeflow_schedule.schedule(api, plan, drain_seconds=options.drain, say=say)
+    outcome = schedule.schedule(api, plan, drain_seconds=options.drain, say=say)
     say(_uploaded(version))
     times = _say_plan(plan, outcome, api.clock.now(), say)
     _answer(options, {"version": _plain(version), "schedule": _plain(outcome), "next": times})
@@ -188,10 +188,10 @@ def _schedule(options: argparse.Namespace, *, clock: Clock | None = None) -> int
 
 
 def _unschedule(options: argparse.Namespace, *, clock: Clock | None = None) -> int:
-    from pipeline import kubeflow_schedule
+    from pipeline.kubeflow import schedule
 
     say = _sayer(options)
-    outcome = kubeflow_schedule.unschedule(_connect(options, clock), options.name, drain_seconds=options.drain, say=say)
+    outcome = schedule.unschedule(_connect(options, clock), options.name, drain_seconds=options.drain, say=say)
     say(f"Schedule {options.name} is off.")
     _say_retired(outcome, f"kubeflow_runner.py unschedule {options.name}", say)
     _answer(options, {"schedule": _plain(outcome)})
@@ -199,11 +199,11 @@ def _unschedule(options: argparse.Namespace, *, clock: Clock | None = None) -> i
 
 
 def _status(options: argparse.Namespace, *, clock: Clock | None = None) -> int:
-    from pipeline import kubeflow_client
+    from pipeline.kubeflow import client
 
     api = _connect(options, clock)
     run_id = options.run_id or _latest(api, options.experiment)
-    run = _watched(api, run_id, None, options) if options.wait else kubeflow_client.get_run(api, run_id)
+    run = _watched(api, run_id, None, options) if options.wait else client.get_run(api, run_id)
     say = _sayer(options)
     say(f"{run.name}: {run.state}{_took(run)}")
     for node in run.nodes:
@@ -214,11 +214,11 @@ def _status(options: argparse.Namespace, *, clock: Clock | None = None) -> int:
 
 
 def _runs(options: argparse.Namespace, *, clock: Clock | None = None) -> int:
-    from pipeline import kubeflow_client, kubeflow_schedule
+    from pipeline.kubeflow import client, schedule
 
     api = _connect(options, clock)
-    runs = kubeflow_client.list_runs(api, limit=options.limit, experiment_name=options.experiment)
-    schedules = kubeflow_schedule.list_schedules(api)
+    runs = client.list_runs(api, limit=options.limit, experiment_name=options.experiment)
+    schedules = schedule.list_schedules(api)
     say = _sayer(options)
     for run in runs:
         say(f"{_stamp(run.created_at)}  {run.state:10} {run.run_id}  {run.name}{_took(run)}")
@@ -236,7 +236,7 @@ def _runs(options: argparse.Namespace, *, clock: Clock | None = None) -> int:
 
 def _package(options: argparse.Namespace) -> tuple[Package, dict[str, Any]]:
     from evergreen.errors import BadInput, Problem
-    from pipeline import kubeflow_client
+    from pipeline.kubeflow import client
 
     given: dict[str, str] = {}
     problems: list[Problem] = []
@@ -250,20 +250,21 @@ def _package(options: argparse.Namespace) -> tuple[Package, dict[str, Any]]:
     if problems:
         raise BadInput(problems)
     path = _from_where_typed(options, options.package) if options.package else _compiled(options)
-    package = kubeflow_client.read_package(path)
+    package = client.read_package(path)
     return package, package.arguments(given)
 
 
 def _compiled(options: argparse.Namespace) -> Path:
     """Compiles the pipeline; what the environment says of the cluster counts where the command line says nothing."""
     from evergreen.files import write_whole
-    from pipeline import config, kubeflow
+    from pipeline import config
+    from pipeline.kubeflow import compiler
 
     problem, environment = config.load(Path(options.config), Path(options.environment), look_for_data=False)
     # What TensorFlow's C++ says of graphics cards does not concern a compiler.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    environment = kubeflow.with_image(environment, options.image)
-    text = kubeflow.compile_pipeline(problem, environment, file=str(options.environment))
+    environment = compiler.with_image(environment, options.image)
+    text = compiler.compile_pipeline(problem, environment, file=str(options.environment))
     path = Path("runs") / "kubeflow" / f"{problem.name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
@@ -274,9 +275,9 @@ def _compiled(options: argparse.Namespace) -> Path:
 
 
 def _connect(options: argparse.Namespace, clock: Clock | None) -> Api:
-    from pipeline import kubeflow_api
+    from pipeline.kubeflow import api
 
-    access = kubeflow_api.Access(
+    access = api.Access(
         endpoint=options.endpoint,
         token=_token(options),
         ui=options.ui,
@@ -286,7 +287,7 @@ def _connect(options: argparse.Namespace, clock: Clock | None) -> Api:
         install_namespace=options.kubeflow_namespace,
         ca_file=options.ca_file and str(_from_where_typed(options, options.ca_file)),
     )
-    return kubeflow_api.connect(kubeflow_api.find_endpoint(access, environ=os.environ), clock=clock)
+    return api.connect(api.find_endpoint(access, environ=os.environ), clock=clock)
 
 
 def _token(options: argparse.Namespace) -> str | None:
@@ -313,9 +314,9 @@ def _from_where_typed(options: argparse.Namespace, path: str) -> Path:
 
 def _latest(api: Api, experiment: str | None) -> str:
     from evergreen.errors import BadInput, Problem
-    from pipeline import kubeflow_client
+    from pipeline.kubeflow import client
 
-    runs = kubeflow_client.list_runs(api, limit=1, experiment_name=experiment)
+    runs = client.list_runs(api, limit=1, experiment_name=experiment)
     if not runs:
         raise BadInput(
             [
@@ -331,14 +332,15 @@ def _latest(api: Api, experiment: str | None) -> str:
 
 
 def _watched(api: Api, run_id: str, nodes: Sequence[str] | None, options: argparse.Namespace) -> Run:
-    from pipeline import display, kubeflow_client
+    from pipeline import display
+    from pipeline.kubeflow import client
 
     if nodes is None:
-        nodes = [node.name for node in kubeflow_client.get_run(api, run_id).nodes]
+        nodes = [node.name for node in client.get_run(api, run_id).nodes]
     stream = sys.stderr if options.json else sys.stdout
     try:
         with display.open_display(nodes, stream=stream) as shown:
-            return kubeflow_client.watch(api, run_id, nodes, display=shown, timeout_seconds=options.timeout)
+            return client.watch(api, run_id, nodes, display=shown, timeout_seconds=options.timeout)
     except KeyboardInterrupt:
         print(f"The run goes on. `kubeflow_runner.py status {run_id}` shows it.", file=sys.stderr)
         raise
@@ -385,7 +387,7 @@ def _say_retired(outcome: Outcome, command: str, say: Callable[[str], None]) -> 
 
 def _words(cron_expression: str | None, interval_seconds: int | None) -> str:
     from evergreen.errors import BadInput
-    from pipeline import cron
+    from pipeline.kubeflow import cron
 
     if interval_seconds is not None:
         unit = next(unit for unit in ("d", "h", "m", "s") if interval_seconds % _UNITS[unit] == 0)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from evergreen.errors import Problem
 
-SOURCE = Path(__file__).resolve().parent.parent / "kfp_check"
+SOURCE = Path(__file__).resolve().parents[2] / "kfp_check"
 """The Go program; a wheel has none."""
 _REFUSED = 2
 

@@ -28,9 +28,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from evergreen.errors import BadInput, Problem
-from pipeline import cron as cron_module
-from pipeline.kubeflow_api import Api, NotFound
-from pipeline.kubeflow_client import FINAL, Version, equals, experiment, pages
+from pipeline.kubeflow import cron as cron_module
+from pipeline.kubeflow.api import Api, NotFound
+from pipeline.kubeflow.client import FINAL, Version, equals, experiment, pages
 
 SETTLE = datetime.timedelta(seconds=45)
 """After a scheduled time the scheduler may take this long to start the run: it looks every 30 seconds."""

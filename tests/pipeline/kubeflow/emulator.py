@@ -19,7 +19,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 RUN_ID = "0c2f4f3e-6c1e-4a5b-9d57-0d5f3c0f9a11"
 SALT = "7b1e0f0a-1111-4222-8333-444455556666"
 

@@ -27,8 +27,8 @@ from components.example_gen import inspection
 from evergreen import settings
 from evergreen.errors import BadInput, Problem
 from evergreen.files import write_whole
-from pipeline import choices, config, profile, table_source
-from pipeline import new_schema as schema_writer
+from pipeline import config
+from pipeline.drafting import choices, new_schema, profile, table_source
 
 _MIN_ROWS = 20
 _FEATURE: pydantic.TypeAdapter[settings.Feature] = pydantic.TypeAdapter(settings.Feature)
@@ -104,7 +104,7 @@ def create(request: Request, *, called_from: Path, root: Path) -> Made:
         raise BadInput([_no_feature(chosen, found.data.path)])
     shown_schema = table_source.as_named(schema_path, root)
     text = render(name, found, looked, chosen, label=request.label, schema=shown_schema)
-    schema = schema_writer.render(
+    schema = new_schema.render(
         looked,
         label=request.label,
         classes=chosen.task is not settings.Task.REGRESSION,

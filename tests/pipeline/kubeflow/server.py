@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from pipeline import cron
+from pipeline.kubeflow import cron
 
 UTC = datetime.timezone.utc
 LOOK = datetime.timedelta(seconds=30)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline.profile import Column, Profile, Type
+from pipeline.drafting.profile import Column, Profile, Type
 
 _MAX_DOMAIN = 100
 """Values up to which the schema lists them."""

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evergreen import settings
-from pipeline import leaks
-from pipeline.profile import LARGEST, Column, Profile, Type
+from pipeline.drafting import leaks
+from pipeline.drafting.profile import LARGEST, Column, Profile, Type
 
 Value = Any
 """What YAML holds: a number, a text, a list or a dictionary of them."""

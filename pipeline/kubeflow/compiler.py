@@ -21,9 +21,10 @@ from typing import Any
 import yaml
 
 from evergreen.errors import BadInput, Problem
-from pipeline import kubeflow_rules, nodes
+from pipeline import nodes
 from pipeline.config import Config, Environment
-from pipeline.kubeflow_environment import (
+from pipeline.kubeflow import rules
+from pipeline.kubeflow.environment import (
     LOCAL_RUNNER,
     NOTIFY,
     SHARED,
@@ -139,7 +140,7 @@ def compile_pipeline(config: Config, environment: Environment, *, file: str) -> 
     spec = _tfx_spec(config, environment, cluster)
     platform = _complete(spec, config, environment, cluster)
     documents = [spec, {"platforms": {"kubernetes": {"deploymentSpec": {"executors": platform}}}}]
-    problems = kubeflow_rules.check(documents, allow_tag=cluster.allow_tag)
+    problems = rules.check(documents, allow_tag=cluster.allow_tag)
     if problems:
         raise BadInput(problems)
     return _text(documents)

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.example_gen import typed
-from pipeline import table_source
+from pipeline.drafting import table_source
 
 MAX_ROWS = 2_000_000
 """Rows that are looked at; what later rows hold shows when they are ingested."""

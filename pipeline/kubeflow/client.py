@@ -1,6 +1,6 @@
 """What a person does with a compiled pipeline on Kubeflow: upload, run, watch, list; the same call twice does it once.
 
-    api = kubeflow_api.connect(kubeflow_api.find_endpoint(Access(), environ=os.environ))
+    api = api.connect(api.find_endpoint(Access(), environ=os.environ))
     package = read_package(Path("pipeline.yaml"))
     version = upload(api, package)
     run = start(api, version, experiment="humidity", parameters=package.arguments({"push": "false"}))
@@ -27,7 +27,7 @@ import yaml
 
 from evergreen.errors import BadInput, EvergreenError, Problem
 from pipeline.display import Display, State
-from pipeline.kubeflow_api import Api, Conflict
+from pipeline.kubeflow.api import Api, Conflict
 
 _PAGE = 100
 _DIGEST = "sha256:"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from evergreen.errors import BadInput
-from pipeline import kubeflow_rules
+from pipeline.kubeflow import rules
 
 DIGEST = "registry.example/evergreen@sha256:" + "a" * 64
 _CONTAINER = {
@@ -91,7 +91,7 @@ class Document:
         return [self.spec, {"platforms": {"kubernetes": {"deploymentSpec": {"executors": self.platform}}}}]
 
     def problems(self, **options) -> list[str]:
-        return [str(problem) for problem in kubeflow_rules.check(self.documents(), **options)]
+        return [str(problem) for problem in rules.check(self.documents(), **options)]
 
 
 @pytest.fixture
@@ -306,19 +306,19 @@ def test_gs_needs_no_volume(document):
 
 @pytest.mark.parametrize("documents", [[], ["text"], [{}, {}, {}]])
 def test_what_is_no_pipeline_is_told(documents):
-    assert len(kubeflow_rules.check(documents)) == 1
+    assert len(rules.check(documents)) == 1
 
 
 def test_reading_tells_what_is_wrong_with_the_file(tmp_path):
     with pytest.raises(BadInput, match="no such file"):
-        kubeflow_rules.read(tmp_path / "none.yaml")
+        rules.read(tmp_path / "none.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [1\nb: 2")
     with pytest.raises(BadInput, match="line 2"):
-        kubeflow_rules.read(broken)
+        rules.read(broken)
 
 
 def test_reading_returns_both_documents(document, tmp_path):
     path = tmp_path / "sound.yaml"
     path.write_text(yaml.safe_dump_all(document.documents()))
-    assert kubeflow_rules.read(path) == document.documents()
+    assert rules.read(path) == document.documents()

@@ -10,9 +10,8 @@ import pytest
 import yaml
 
 from evergreen.errors import BadInput, ExitCode
-from pipeline import kubeflow_api
-from pipeline.kubeflow_api import Access, Conflict, NotFound, ServerFault, Unreachable, connect, find_endpoint
-from tests.pipeline.kubeflow_server import Fault, KubeflowServer, VirtualClock
+from pipeline.kubeflow.api import Access, Conflict, Endpoint, NotFound, ServerFault, Unreachable, connect, find_endpoint
+from tests.pipeline.kubeflow.server import Fault, KubeflowServer, VirtualClock
 
 TOKEN = "s3cr3t-t0ken"
 
@@ -129,7 +128,7 @@ def test_a_kubeconfig_that_is_none(content, tmp_path):
 def test_a_token_file_is_read_anew_for_every_request(server, tmp_path):
     file = tmp_path / "token"
     file.write_text("one\n")
-    endpoint = kubeflow_api.Endpoint(url=server.url, ui=server.url, source="test", token_file=file)
+    endpoint = Endpoint(url=server.url, ui=server.url, source="test", token_file=file)
     api = connect(endpoint, clock=server.clock)
     file.write_text("two\n")
     api.ask("list the runs", api.runs.list_runs)

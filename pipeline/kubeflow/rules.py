@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from evergreen.errors import BadInput, Problem
-from pipeline.kubeflow_environment import REMOTE, is_pinned, is_secret
+from pipeline.kubeflow.environment import REMOTE, is_pinned, is_secret
 
 Json = dict[str, Any]
 

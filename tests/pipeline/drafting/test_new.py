@@ -16,7 +16,8 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from evergreen.errors import BadInput
 from evergreen.settings import Task
-from pipeline import config, leaks, new, profile, table_source
+from pipeline import config
+from pipeline.drafting import leaks, new, profile, table_source
 
 ROWS = 4_000
 

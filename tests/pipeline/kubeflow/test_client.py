@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from evergreen.errors import BadInput
-from pipeline import kubeflow_cli, kubeflow_client
 from pipeline.display import PlainDisplay, State
-from pipeline.kubeflow_api import Access, Conflict, NotFound, connect, find_endpoint
-from tests.pipeline.kubeflow_server import Fault, KubeflowServer, VirtualClock
+from pipeline.kubeflow import cli, client
+from pipeline.kubeflow.api import Access, Conflict, NotFound, connect, find_endpoint
+from tests.pipeline.kubeflow.server import Fault, KubeflowServer, VirtualClock
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PARAMETERS = {
     "span": {"parameterType": "STRING", "defaultValue": ""},
     "steps": {"parameterType": "NUMBER_INTEGER", "defaultValue": 100},
@@ -63,7 +63,7 @@ def compiled(tmp_path, spec=None, name="pipeline.yaml"):
 
 @pytest.fixture
 def package(tmp_path):
-    return kubeflow_client.read_package(compiled(tmp_path))
+    return client.read_package(compiled(tmp_path))
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_nodes_come_in_the_order_in_which_they_run(package):
 
 
 def test_kubeflow_wraps_a_specification_with_its_platform():
-    assert kubeflow_client.nodes_of({"pipeline_spec": SPEC, "platform_spec": PLATFORM})[0] == "ExampleGen"
+    assert client.nodes_of({"pipeline_spec": SPEC, "platform_spec": PLATFORM})[0] == "ExampleGen"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_is_no_compiled_pipeline_never_reaches_kubeflow(tmp_path, content, 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(BadInput, match=words):
-        kubeflow_client.read_package(path)
+        client.read_package(path)
 
 
 def test_parameters_get_their_types(package):
@@ -125,7 +125,7 @@ def test_parameters_get_their_types(package):
 def test_every_wrong_parameter_is_told_at_once(tmp_path):
     spec = json.loads(json.dumps(SPEC))
     spec["root"]["inputDefinitions"]["parameters"]["note"] = {"parameterType": "STRING"}
-    package = kubeflow_client.read_package(compiled(tmp_path, spec))
+    package = client.read_package(compiled(tmp_path, spec))
     given = {"step": "1", "steps": "1.5", "rate": "nan", "push": "yes", "tags": '{"k": 1}', "labels": "["}
     with pytest.raises(BadInput) as caught:
         package.arguments(given)
@@ -137,8 +137,8 @@ def test_every_wrong_parameter_is_told_at_once(tmp_path):
 
 
 def test_an_unchanged_pipeline_is_uploaded_once(server, api, package):
-    first = kubeflow_client.upload(api, package)
-    again = kubeflow_client.upload(api, package)
+    first = client.upload(api, package)
+    again = client.upload(api, package)
     assert (first.new, again.new) == (True, False)
     assert first.version_id == again.version_id
     assert first.name == package.digest[:12]
@@ -148,20 +148,20 @@ def test_an_unchanged_pipeline_is_uploaded_once(server, api, package):
 
 
 def test_a_changed_pipeline_is_another_version_of_the_same(server, api, package, tmp_path):
-    first = kubeflow_client.upload(api, package)
-    changed = kubeflow_client.read_package(compiled(tmp_path, {**SPEC, "sdkVersion": "2"}))
-    second = kubeflow_client.upload(api, changed)
+    first = client.upload(api, package)
+    changed = client.read_package(compiled(tmp_path, {**SPEC, "sdkVersion": "2"}))
+    second = client.upload(api, changed)
     assert second.pipeline_id == first.pipeline_id
     assert second.version_id != first.version_id
     assert len(server.tables["pipelines"]) == 1
 
 
 def test_a_name_of_a_version_belongs_to_its_content(api, package, tmp_path):
-    first = kubeflow_client.upload(api, package, version="release-1")
-    assert kubeflow_client.upload(api, package, version="release-1").version_id == first.version_id
-    changed = kubeflow_client.read_package(compiled(tmp_path, {**SPEC, "sdkVersion": "2"}))
+    first = client.upload(api, package, version="release-1")
+    assert client.upload(api, package, version="release-1").version_id == first.version_id
+    changed = client.read_package(compiled(tmp_path, {**SPEC, "sdkVersion": "2"}))
     with pytest.raises(Conflict, match="release-1"):
-        kubeflow_client.upload(api, changed, version="release-1")
+        client.upload(api, changed, version="release-1")
 
 
 @pytest.mark.parametrize(
@@ -170,8 +170,8 @@ def test_a_name_of_a_version_belongs_to_its_content(api, package, tmp_path):
 @pytest.mark.parametrize("status", [0, 502])
 def test_a_lost_answer_makes_nothing_twice(server, api, package, lost, status):
     server.faults = [Fault(lost, after=True, status=status)]
-    version = kubeflow_client.upload(api, package)
-    run = kubeflow_client.start(api, version, experiment_name="humidity", parameters={})
+    version = client.upload(api, package)
+    run = client.start(api, version, experiment_name="humidity", parameters={})
     assert server.faults == []
     assert [len(server.tables[name]) for name in ("pipelines", "versions", "experiments", "runs")] == [1, 1, 1, 1]
     assert list(server.tables["runs"]) == [run.run_id]
@@ -179,25 +179,25 @@ def test_a_lost_answer_makes_nothing_twice(server, api, package, lost, status):
 
 @pytest.mark.parametrize("name", ["a+b", "50%", "100%25", "a b", 'a"b', "ä/ö", "{}"])
 def test_any_name_is_found_again(server, api, package, name):
-    first = kubeflow_client.upload(api, package, version=name)
-    assert kubeflow_client.upload(api, package, version=name).version_id == first.version_id
-    assert kubeflow_client.experiment(api, name) == kubeflow_client.experiment(api, name)
+    first = client.upload(api, package, version=name)
+    assert client.upload(api, package, version=name).version_id == first.version_id
+    assert client.experiment(api, name) == client.experiment(api, name)
     assert len(server.tables["experiments"]) == 1
 
 
 def test_an_experiment_that_somebody_else_makes_meanwhile_is_taken(server, api):
-    taken = kubeflow_client.experiment(api, "humidity")
+    taken = client.experiment(api, "humidity")
     # The first look does not see it yet.
     server.faults = [Fault("GET /experiments", status=200, body=b"{}")]
-    assert kubeflow_client.experiment(api, "humidity") == taken
+    assert client.experiment(api, "humidity") == taken
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
 def started(api, package, **options):
-    version = kubeflow_client.upload(api, package)
-    return kubeflow_client.start(api, version, experiment_name="humidity", parameters={}, **options)
+    version = client.upload(api, package)
+    return client.start(api, version, experiment_name="humidity", parameters={}, **options)
 
 
 def detail(name, state, start=0, end=0):
@@ -208,8 +208,8 @@ def detail(name, state, start=0, end=0):
 
 
 def test_a_run_is_started_as_asked_for(server, api, package):
-    version = kubeflow_client.upload(api, package)
-    run = kubeflow_client.start(
+    version = client.upload(api, package)
+    run = client.start(
         api,
         version,
         experiment_name="backfill",
@@ -247,7 +247,7 @@ def test_a_run_is_started_as_asked_for(server, api, package):
 def test_state_of_a_node_out_of_its_two_pods(server, api, package, details, state):
     run = started(api, package)
     server.tables["runs"][run.run_id]["run_details"] = {"task_details": [detail(*item) for item in details]}
-    (node,) = kubeflow_client.get_run(api, run.run_id, ["Trainer"]).nodes
+    (node,) = client.get_run(api, run.run_id, ["Trainer"]).nodes
     assert node.state is state
 
 
@@ -277,7 +277,7 @@ def test_a_run_is_watched_to_its_end(server, api, package, capsys):
         record.update(state=state, run_details={"task_details": details}, finished_at="2026-11-21T09:05:00Z")
 
     server.clock.on_advance.append(next_scene)
-    ended = kubeflow_client.watch(api, run.run_id, package.nodes, display=PlainDisplay(sys.stdout))
+    ended = client.watch(api, run.run_id, package.nodes, display=PlainDisplay(sys.stdout))
     assert capsys.readouterr().out.splitlines() == [
         "ExampleGen: running",
         "ExampleGen: done in 30.0 s",
@@ -293,15 +293,15 @@ def test_a_run_is_watched_to_its_end(server, api, package, capsys):
 
 def test_waiting_ends_when_its_time_is_over_and_says_how_to_go_on(api, package):
     run = started(api, package)
-    with pytest.raises(kubeflow_client.WaitedTooLong, match=f"status {run.run_id}"):
-        kubeflow_client.watch(api, run.run_id, package.nodes, display=PlainDisplay(sys.stdout), timeout_seconds=30)
+    with pytest.raises(client.WaitedTooLong, match=f"status {run.run_id}"):
+        client.watch(api, run.run_id, package.nodes, display=PlainDisplay(sys.stdout), timeout_seconds=30)
 
 
 def test_a_watch_outlives_passing_faults(server, api, package):
     run = started(api, package)
     server.faults = [Fault("GET /runs/", times=2, status=503), Fault("GET /runs/")]
     server.clock.on_advance.append(lambda _: server.tables["runs"][run.run_id].update(state="FAILED"))
-    assert kubeflow_client.watch(api, run.run_id, (), display=PlainDisplay(sys.stdout)).state == "FAILED"
+    assert client.watch(api, run.run_id, (), display=PlainDisplay(sys.stdout)).state == "FAILED"
 
 
 def test_runs_are_listed_newest_first_page_by_page(package):
@@ -311,15 +311,15 @@ def test_runs_are_listed_newest_first_page_by_page(package):
         for _ in range(5):
             server.clock.advance(60)
             ids.append(started(api, package).run_id)
-        assert [run.run_id for run in kubeflow_client.list_runs(api, limit=4)] == ids[:0:-1]
-        assert len(kubeflow_client.list_runs(api, experiment_name="humidity")) == 5
+        assert [run.run_id for run in client.list_runs(api, limit=4)] == ids[:0:-1]
+        assert len(client.list_runs(api, experiment_name="humidity")) == 5
         with pytest.raises(BadInput, match="one of humidity"):
-            kubeflow_client.list_runs(api, experiment_name="humidty")
+            client.list_runs(api, experiment_name="humidty")
 
 
 def test_a_run_that_is_not_there(api):
     with pytest.raises(NotFound):
-        kubeflow_client.get_run(api, "no-such-run")
+        client.get_run(api, "no-such-run")
 
 
 # --- verbs -----------------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def verb(server, tmp_path, monkeypatch):
 
     def give(*words):
         parser = argparse.ArgumentParser()
-        kubeflow_cli.add_verbs(parser.add_subparsers(), argparse.ArgumentParser(add_help=False))
+        cli.add_verbs(parser.add_subparsers(), argparse.ArgumentParser(add_help=False))
         arguments = [*words, "--package", path] if words[0] in ("run", "schedule") else words
         options = parser.parse_args(arguments)
         return options.do(options, clock=server.clock)
@@ -431,17 +431,17 @@ def test_the_token_comes_out_of_a_file(server, verb, tmp_path):
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("6h", 21600), ("1d", 86400)])
 def test_times(text, seconds):
-    assert kubeflow_cli._duration(text) == seconds
+    assert cli._duration(text) == seconds
     with pytest.raises(argparse.ArgumentTypeError):
-        kubeflow_cli._duration(text + "x")
+        cli._duration(text + "x")
 
 
 def test_the_command_line_loads_nothing_before_a_verb_needs_it():
     code = (
         "import argparse, sys\n"
-        "from pipeline import kubeflow_cli\n"
+        "from pipeline.kubeflow import cli\n"
         "parser = argparse.ArgumentParser()\n"
-        "kubeflow_cli.add_verbs(parser.add_subparsers(), argparse.ArgumentParser(add_help=False))\n"
+        "cli.add_verbs(parser.add_subparsers(), argparse.ArgumentParser(add_help=False))\n"
         "parser.format_help()\n"
         "print(sorted({'kfp', 'kfp_server_api', 'tfx', 'tensorflow', 'yaml', 'pydantic', 'rich'} & set(sys.modules)))\n"
     )
@@ -466,7 +466,7 @@ def test_without_a_package_the_pipeline_is_compiled_and_its_environment_counts(s
     for name in ("config", "environment", "image"):
         common.add_argument(f"--{name}")
     parser = argparse.ArgumentParser()
-    kubeflow_cli.add_verbs(parser.add_subparsers(), common)
+    cli.add_verbs(parser.add_subparsers(), common)
     options = parser.parse_args(
         [
             "run",
@@ -491,5 +491,5 @@ def test_without_a_package_the_pipeline_is_compiled_and_its_environment_counts(s
     (run,) = server.tables["runs"].values()
     assert run["service_account"] == "pipeline-runner"
     assert run["runtime_config"]["parameters"] == {"push": False}
-    nodes = kubeflow_client.nodes_of(version["pipeline_spec"])
+    nodes = client.nodes_of(version["pipeline_spec"])
     assert nodes.index("ExampleGen") < nodes.index("Trainer") < nodes.index("Pusher") < nodes.index("Notify")

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import kubeflow, kubeflow_backend
 from pipeline.config import Environment
+from pipeline.kubeflow import backend, compiler
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 DIGEST = "registry.example/evergreen@sha256:" + "a" * 64
 ENVIRONMENT = {
     "registry": "/mnt/registry",
@@ -248,9 +248,9 @@ def test_the_exit_step_runs_always_and_gets_the_secret_as_such(spec, platform):
 def test_another_image_on_the_command_line():
     environment = Environment.model_validate(ENVIRONMENT)
     other = "registry.example/evergreen@sha256:" + "b" * 64
-    assert kubeflow.with_image(environment, other).kubeflow.image == other
-    assert kubeflow.with_image(environment, None) is environment
-    assert kubeflow.with_image(Environment(), other) == Environment()
+    assert compiler.with_image(environment, other).kubeflow.image == other
+    assert compiler.with_image(environment, None) is environment
+    assert compiler.with_image(Environment(), other) == Environment()
 
 
 def test_what_cannot_run_is_refused_before_anything_is_written(tmp_path):
@@ -283,7 +283,7 @@ needs_go = pytest.mark.skipif(shutil.which("go") is None, reason="Kubeflow's own
 @pytest.fixture(scope="module")
 def workflow(compiled):
     path = compiled.parent / "workflow.yaml"
-    verdict = kubeflow_backend.check(compiled, workflow=path)
+    verdict = backend.check(compiled, workflow=path)
     assert verdict.checked, verdict.words
     assert verdict.problems == ()
     return yaml.safe_load(path.read_text())
@@ -340,7 +340,7 @@ def test_kubeflow_refuses_what_it_cannot_run(compiled, tmp_path, spoil, words):
     spoil(first)
     path = tmp_path / "spoiled.yaml"
     path.write_text(yaml.safe_dump_all([first, second]))
-    verdict = kubeflow_backend.check(path)
+    verdict = backend.check(path)
     assert verdict.checked
     assert words in verdict.problems[0].found
 
@@ -350,13 +350,13 @@ def test_kubeflow_refuses_what_it_cannot_run(compiled, tmp_path, spoil, words):
 def test_kubeflow_refuses_what_is_no_yaml_instead_of_looping(tmp_path):
     path = tmp_path / "broken.yaml"
     path.write_text("a: [1\nb: 2")
-    verdict = kubeflow_backend.check(path)
+    verdict = backend.check(path)
     assert "not YAML" in verdict.problems[0].found
 
 
 def test_without_go_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    verdict = kubeflow_backend.check(tmp_path / "p.yaml")
+    verdict = backend.check(tmp_path / "p.yaml")
     assert not verdict.checked
     assert "no Go" in verdict.words
     assert verdict.problems == ()

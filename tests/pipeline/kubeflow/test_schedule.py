@@ -11,11 +11,11 @@ import kfp_server_api
 import pytest
 
 from evergreen.errors import BadInput
-from pipeline import cron, kubeflow_schedule
-from pipeline.kubeflow_api import Access, ServerFault, connect, find_endpoint
-from pipeline.kubeflow_client import Version
-from pipeline.kubeflow_schedule import Plan, schedule, unschedule
-from tests.pipeline.kubeflow_server import Fault, KubeflowServer, VirtualClock
+from pipeline.kubeflow import cron
+from pipeline.kubeflow.api import Access, ServerFault, connect, find_endpoint
+from pipeline.kubeflow.client import Version
+from pipeline.kubeflow.schedule import Plan, list_schedules, schedule, unschedule
+from tests.pipeline.kubeflow.server import Fault, KubeflowServer, VirtualClock
 
 HOUR = 3600
 
@@ -390,7 +390,7 @@ def test_many_schedules_are_listed_page_by_page():
         for number in range(5):
             what = Plan(name=f"s{number}", version=plan().version, experiment_name="e", cron=cron.parse("0 6 * * *"))
             schedule(api, what)
-        assert [item.name for item in kubeflow_schedule.list_schedules(api)] == [f"s{n}" for n in range(5)]
+        assert [item.name for item in list_schedules(api)] == [f"s{n}" for n in range(5)]
 
 
 @pytest.mark.parametrize("there", [False, True])

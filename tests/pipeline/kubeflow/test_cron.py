@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evergreen.errors import BadInput
-from pipeline import cron
+from pipeline.kubeflow import cron
 
 UTC = datetime.timezone.utc
 NOW = datetime.datetime(2026, 11, 21, 9, 2, tzinfo=UTC)
 # Answers of github.com/robfig/cron v1.2.0, the parser inside Kubeflow's API server and scheduler; null is a refusal.
 ANSWERS = [
     json.loads(line)
-    for line in (Path(__file__).parent / "data" / "robfig_cron.jsonl").read_text(encoding="utf-8").splitlines()
+    for line in (Path(__file__).parents[1] / "data" / "robfig_cron.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 
 

@@ -1,0 +1,146 @@
+"""The typed sections of the configuration that travel to the nodes; unknown keys are refused.
+
+`pipeline/config.py` puts them together, checks them against each other and against the schema, and renders what is
+wrong. `preprocessing_fn` and `run_fn` get the sections they need as JSON in `custom_config` and read them back with
+`model_validate`: one definition, no environment variables, nothing read from a file by a node.
+"""
+
+from __future__ import annotations
+
+from evergreen.settings.base import (
+    ColumnName,
+    Section,
+    Share,
+    Task,
+)
+from evergreen.settings.columns import (
+    Use,
+    listed_columns,
+    name_problems,
+    output_columns,
+    raw_columns,
+    uses,
+)
+from evergreen.settings.data import (
+    CsvFormat,
+    Data,
+    SplitByKey,
+    SplitByTime,
+)
+from evergreen.settings.features import (
+    DIRECTIVES,
+    EPOCHS,
+    Boolean,
+    Boundaries,
+    Buckets,
+    Buckets_,
+    Calendar,
+    CalendarPart,
+    Clip,
+    Cross,
+    CrossPart,
+    Custom,
+    Cyclical,
+    Feature,
+    Finite,
+    Hash,
+    Identity,
+    MaxValues,
+    Numeric,
+    Quantiles,
+    Scale,
+    Text,
+    TimeFormat,
+    Vocabulary,
+)
+from evergreen.settings.gates import (
+    HIGHER_IS_BETTER,
+    Bound,
+    CustomCheck,
+    DataCheck,
+    Evaluation,
+    Metric,
+    Validation,
+)
+from evergreen.settings.preprocessing import (
+    Label,
+    Preprocessing,
+    Weights,
+)
+from evergreen.settings.training import (
+    ClassWeights,
+    Model,
+    Training,
+)
+from evergreen.settings.tuning import (
+    ChoiceHyperparameter,
+    FloatHyperparameter,
+    Hyperparameter,
+    IntHyperparameter,
+    Objective,
+    Scalar,
+    TrainerConfig,
+    Tuning,
+)
+
+__all__ = [
+    "DIRECTIVES",
+    "EPOCHS",
+    "HIGHER_IS_BETTER",
+    "Boolean",
+    "Bound",
+    "Boundaries",
+    "Buckets",
+    "Buckets_",
+    "Calendar",
+    "CalendarPart",
+    "ChoiceHyperparameter",
+    "ClassWeights",
+    "Clip",
+    "ColumnName",
+    "Cross",
+    "CrossPart",
+    "CsvFormat",
+    "Custom",
+    "CustomCheck",
+    "Cyclical",
+    "Data",
+    "DataCheck",
+    "Evaluation",
+    "Feature",
+    "Finite",
+    "FloatHyperparameter",
+    "Hash",
+    "Hyperparameter",
+    "Identity",
+    "IntHyperparameter",
+    "Label",
+    "MaxValues",
+    "Metric",
+    "Model",
+    "Numeric",
+    "Objective",
+    "Preprocessing",
+    "Quantiles",
+    "Scalar",
+    "Scale",
+    "Section",
+    "Share",
+    "SplitByKey",
+    "SplitByTime",
+    "Task",
+    "Text",
+    "TimeFormat",
+    "TrainerConfig",
+    "Training",
+    "Tuning",
+    "Use",
+    "Validation",
+    "Vocabulary",
+    "Weights",
+    "listed_columns",
+    "name_problems",
+    "output_columns",
+    "raw_columns",
+    "uses",
+]

@@ -1,0 +1,1 @@
+"""Looking at a table that nobody described yet, and drafting its configuration and schema."""
