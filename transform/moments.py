@@ -88,15 +88,15 @@ class Moments:
         return date_of(self.days)
 
 
-def calendar(feature: settings.Calendar, column: tf.Tensor) -> list[tf.Tensor]:
+def calendar(feature: settings.Calendar, column: tf.Tensor) -> list[tf.Tensor | numbers.Unscaled]:
     """Makes the columns of the feature's parts, in the order of `settings.output_columns`; each [batch]."""
     moments = parse(column, feature.formats)
     moments = _within_calendar(moments.seconds + 60 * feature.utc_offset_minutes, moments.known)
-    outputs: list[tf.Tensor] = []
+    outputs: list[tf.Tensor | numbers.Unscaled] = []
     for part in feature.parts:
         values = part_of(moments, part)
         if part not in CATEGORIES:
-            outputs.append(numbers.scaled(_or_nan(values, moments.known), "z_score"))
+            outputs.append(numbers.Unscaled(_or_nan(values, moments.known), "z_score"))
         elif feature.encoding == "cyclical":
             outputs += numbers.circle(_or_nan(values, moments.known), CATEGORIES[part])
         else:

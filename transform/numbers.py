@@ -6,7 +6,9 @@ digits in float32. Everything learned (means, medians, limits of intervals) is l
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -19,13 +21,25 @@ _QUANTILE_ERROR = 0.001
 _NAN = float("nan")
 
 
-def numeric(feature: settings.Numeric, column: tf.Tensor) -> list[tf.Tensor]:
-    """Makes the feature's number, and where it is asked for the indicator of a missing one; each float32 [batch]."""
+@dataclasses.dataclass(frozen=True)
+class Unscaled:
+    """A column that is to be filled and scaled with all others at once: `scaled` makes float32 [batch] of it."""
+
+    numbers: tf.Tensor
+    """float64 [batch]; NaN is missing."""
+    scale: settings.Scale
+    """To mean 0 and deviation 1 (0 for a constant column), to [0, 1], or not at all."""
+    median: bool = False
+    """Whether the train split's median takes the place of a missing number, instead of its mean."""
+
+
+def numeric(feature: settings.Numeric, column: tf.Tensor) -> list[tf.Tensor | Unscaled]:
+    """Makes the feature's number, and where it is asked for the indicator of a missing one, float32 [batch]."""
     given = columns.to_float(column, tf.float64)
     if feature.missing == "constant":
         given = tf.where(tf.math.is_nan(given), tf.constant(feature.constant, tf.float64), given)
     numbers = _logarithm(_clipped(given, feature.clip), feature.log)
-    outputs = [scaled(numbers, feature.scale, median=feature.missing == "median")]
+    outputs: list[tf.Tensor | Unscaled] = [Unscaled(numbers, feature.scale, median=feature.missing == "median")]
     if feature.indicator:
         source = columns.to_float(column, tf.float64)
         missing = tf.math.is_nan(_logarithm(_clipped(source, feature.clip), feature.log))
@@ -33,29 +47,31 @@ def numeric(feature: settings.Numeric, column: tf.Tensor) -> list[tf.Tensor]:
     return outputs
 
 
-def scaled(numbers: tf.Tensor, scale: settings.Scale, *, median: bool = False) -> tf.Tensor:
-    """Fills what is missing and scales.
+def scaled(given: Sequence[Unscaled]) -> list[tf.Tensor]:
+    """Fills what is missing and scales, all columns in one matrix.
 
-    Args:
-        numbers: float64 [batch]; NaN is missing.
-        scale: To mean 0 and deviation 1 (0 for a constant column), to [0, 1], or not at all.
-        median: Whether the train split's median takes the place of a missing number, instead of its mean.
+    An analyzer of a matrix costs what one of a column does, most of it for its stages in Beam and its place in the
+    graph: a table of hundreds of numbers would take minutes for analyzers of their own.
 
     Returns:
-        float32 [batch], all finite.
+        float32 [batch] for each column, all finite.
     """
-    present = columns.present(numbers)
-    mean = columns.finite_or_zero(tft.mean(present))
-    filling = columns.finite_or_zero(_median(present.values)) if median else mean
-    filled = tf.where(tf.math.is_nan(numbers), filling, numbers)
-    if scale == "z_score":
-        deviation = tf.sqrt(columns.finite_or_zero(tft.var(present)))
-        filled = tf.math.divide_no_nan(filled - mean, deviation)
-    elif scale == "min_max":
-        low, high = tft.min(present), tft.max(present)
-        width = tf.where(high > low, high - low, tf.zeros_like(high))  # without any value low is above high
-        filled = tf.math.divide_no_nan(filled - low, width)
-    return _as_float32(filled)
+    if not given:
+        return []
+    matrix = tf.stack([column.numbers for column in given], axis=1)
+    z_score, min_max = ([n for n, column in enumerate(given) if column.scale == s] for s in ("z_score", "min_max"))
+    medians = [n for n, column in enumerate(given) if column.median]
+    z_scored = tf.constant([column.scale == "z_score" for column in given])
+    mean = _learned(_mean, matrix, list(range(len(given))), others=tf.zeros([len(given)], tf.float64))
+    filling = columns.finite_or_zero(_learned(_median, matrix, medians, others=mean))
+    filled = tf.where(tf.math.is_nan(matrix), filling, matrix)
+    # A column without any value has infinities here, above for the low and below for the high.
+    low = _learned(_min, matrix, min_max, others=tf.zeros_like(mean))
+    width = _learned(_max, matrix, min_max, others=tf.ones_like(mean)) - low
+    center = tf.where(z_scored, columns.finite_or_zero(mean), low)
+    width = tf.maximum(_learned(_deviation, matrix, z_score, others=width), 0.0)
+    result = _as_float32(tf.math.divide_no_nan(filled - center, width))
+    return tf.unstack(result, num=len(given), axis=1)
 
 
 def intervals(column: tf.Tensor, *, quantiles: int | None, boundaries: list[float] | None) -> tf.Tensor:
@@ -110,8 +126,38 @@ def _logarithm(numbers: tf.Tensor, log: str) -> tf.Tensor:
     return tf.where(some, result, tf.constant(_NAN, tf.float64))
 
 
-def _median(present: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.reshape(tft.quantiles(present, 2, _MEDIAN_ERROR), [-1])[0], tf.float64)
+def _learned(
+    statistic: Callable[[tf.Tensor], tf.Tensor], matrix: tf.Tensor, positions: list[int], *, others: tf.Tensor
+) -> tf.Tensor:
+    """Returns a statistic of the columns at some positions, float64 [width], and the `others` at the other ones."""
+    if not positions:
+        return others
+    # The analyzers answer a scalar for a matrix of one column.
+    found = tf.reshape(statistic(tf.gather(matrix, positions, axis=1)), [len(positions)])
+    return tf.tensor_scatter_nd_update(others, [[position] for position in positions], found)
+
+
+def _mean(matrix: tf.Tensor) -> tf.Tensor:
+    return tft.mean(matrix, reduce_instance_dims=False)
+
+
+def _deviation(matrix: tf.Tensor) -> tf.Tensor:
+    return tf.sqrt(columns.finite_or_zero(tft.var(matrix, reduce_instance_dims=False)))
+
+
+def _min(matrix: tf.Tensor) -> tf.Tensor:
+    infinite = tf.constant(math.inf, matrix.dtype)
+    return tft.min(tf.where(tf.math.is_nan(matrix), infinite, matrix), reduce_instance_dims=False)
+
+
+def _max(matrix: tf.Tensor) -> tf.Tensor:
+    return -_min(-matrix)
+
+
+def _median(matrix: tf.Tensor) -> tf.Tensor:
+    # One analyzer a column: that of a matrix fails where a column has no value at all.
+    numbers = [columns.present(column).values for column in tf.unstack(matrix, axis=1)]
+    return tf.cast(tf.stack([tft.quantiles(some, 2, _MEDIAN_ERROR)[0, 0] for some in numbers]), tf.float64)
 
 
 def _as_float32(numbers: tf.Tensor) -> tf.Tensor:

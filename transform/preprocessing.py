@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -30,6 +30,7 @@ import tensorflow_transform as tft
 from evergreen import errors, settings
 from transform import categories, columns, moments, numbers, text, weights
 
+Output: TypeAlias = tf.Tensor | numbers.Unscaled
 _SCHEMA_TYPES = {tf.float32: "FLOAT", tf.int64: "INT", tf.string: "BYTES"}
 
 
@@ -61,9 +62,11 @@ def preprocessing_fn(
 # No Python condition here depends on a tensor, and AutoGraph takes longer to read all this than Transform to run it.
 @tf.autograph.experimental.do_not_convert
 def _outputs(inputs: Mapping[str, Any], config: settings.Preprocessing) -> dict[str, tf.Tensor]:
-    outputs: dict[str, tf.Tensor] = {}
+    outputs: dict[str, Output] = {}
     for name, feature in config.features.items():
         outputs.update(zip(settings.output_columns(name, feature), _feature(name, feature, inputs), strict=True))
+    unscaled = {name: output for name, output in outputs.items() if isinstance(output, numbers.Unscaled)}
+    outputs.update(zip(unscaled, numbers.scaled(list(unscaled.values())), strict=True))
     outputs[config.label.column] = _label(config.label, inputs[config.label.column])
     if config.weights is not None:
         outputs[columns.WEIGHT] = weights.weight(config, inputs)
@@ -80,7 +83,7 @@ def label_vocabulary_name(column: str) -> str:
     return f"classes_{column}"
 
 
-def _feature(name: str, feature: settings.Feature, inputs: Mapping[str, Any]) -> list[tf.Tensor]:
+def _feature(name: str, feature: settings.Feature, inputs: Mapping[str, Any]) -> list[Output]:
     if isinstance(feature, settings.Cross):
         return [categories.cross(feature, inputs)]
     if isinstance(feature, settings.Custom):
@@ -100,7 +103,7 @@ def _feature(name: str, feature: settings.Feature, inputs: Mapping[str, Any]) ->
 def _of_dense(
     feature: settings.Numeric | settings.Buckets | settings.Cyclical | settings.Calendar | settings.Text,
     column: tf.Tensor,
-) -> list[tf.Tensor]:
+) -> list[Output]:
     if isinstance(feature, settings.Numeric):
         return numbers.numeric(feature, column)
     if isinstance(feature, settings.Cyclical):
@@ -113,7 +116,7 @@ def _of_dense(
     return [categories.sized(ids, feature.quantiles or len(feature.boundaries or ()) + 1)]
 
 
-def _custom(name: str, feature: settings.Custom, inputs: Mapping[str, Any]) -> list[tf.Tensor]:
+def _custom(name: str, feature: settings.Custom, inputs: Mapping[str, Any]) -> list[Output]:
     """Calls the configuration's function.
 
     Raises:
@@ -130,7 +133,7 @@ def _custom(name: str, feature: settings.Custom, inputs: Mapping[str, Any]) -> l
         return [categories.of_integers(tf.cast(matrix[:, 0], tf.int64), feature.size)]
     matrix = tf.cast(matrix, tf.float64)
     matrix = tf.where(tf.math.is_finite(matrix), matrix, tf.constant(float("nan"), tf.float64))
-    return [numbers.scaled(matrix[:, position], feature.scale) for position in range(feature.width)]
+    return [numbers.Unscaled(matrix[:, position], feature.scale) for position in range(feature.width)]
 
 
 def _function(path: str) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
