@@ -19,11 +19,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from evergreen import progress, spans
+from evergreen import memory, progress, spans
 from evergreen.errors import BadInput, EvergreenError, ExitCode, GateRefusal, Problem
 from evergreen.files import write_whole
 from evergreen.lock import exclusive
-from evergreen.memory import PeakMemory
 from evergreen.registry import Registry
 from evergreen.screen import Screen, redirected_output
 from pipeline import data, figures, fingerprint, nodes, summary
@@ -285,7 +284,7 @@ class _Run:
         node_id = node.node_info.id
         deployment = runner_utils.extract_local_deployment_config(compiled)
         self._node_started = time.monotonic()
-        self._memory = PeakMemory()
+        self._memory = memory.PeakMemory()
         self._states[node_id] = State.RUNNING
         display.begin(node_id)
         with _figures_to(display):
@@ -309,9 +308,10 @@ class _Run:
         ran = state is not State.SKIPPED
         seconds = time.monotonic() - self._node_started if ran else None
         display.end(node_id, state, figure=figure, seconds=seconds)
-        memory = self._memory.megabytes() if ran else None
+        peak = self._memory.megabytes() if ran else None
+        memory.give_back()
         self._records.append(
-            Record(node=node_id, state=state.value, seconds=seconds or 0.0, figure=figure, peak_memory_mb=memory)
+            Record(node=node_id, state=state.value, seconds=seconds or 0.0, figure=figure, peak_memory_mb=peak)
         )
 
     def _fail_running(self, display: Display, failure: BaseException) -> None:
