@@ -48,10 +48,11 @@ def numeric(feature: settings.Numeric, column: tf.Tensor) -> list[tf.Tensor | Un
 
 
 def scaled(given: Sequence[Unscaled]) -> list[tf.Tensor]:
-    """Fills what is missing and scales, all columns in one matrix.
+    """Fills what is missing and scales; what that takes is learned of all columns in one matrix.
 
     An analyzer of a matrix costs what one of a column does, most of it for its stages in Beam and its place in the
-    graph: a table of hundreds of numbers would take minutes for analyzers of their own.
+    graph: a table of hundreds of numbers would take minutes for analyzers of their own. It is applied column by column,
+    because tf.Transform walks from each output to the inputs that it depends on.
 
     Returns:
         float32 [batch] for each column, all finite.
@@ -61,17 +62,21 @@ def scaled(given: Sequence[Unscaled]) -> list[tf.Tensor]:
     matrix = tf.stack([column.numbers for column in given], axis=1)
     z_score, min_max = ([n for n, column in enumerate(given) if column.scale == s] for s in ("z_score", "min_max"))
     medians = [n for n, column in enumerate(given) if column.median]
-    z_scored = tf.constant([column.scale == "z_score" for column in given])
-    mean = _learned(_mean, matrix, list(range(len(given))), others=tf.zeros([len(given)], tf.float64))
+    zeros = tf.zeros([len(given)], matrix.dtype)
+    mean = columns.finite_or_zero(_learned(_mean, matrix, list(range(len(given))), others=zeros))
     filling = columns.finite_or_zero(_learned(_median, matrix, medians, others=mean))
-    filled = tf.where(tf.math.is_nan(matrix), filling, matrix)
     # A column without any value has infinities here, above for the low and below for the high.
-    low = _learned(_min, matrix, min_max, others=tf.zeros_like(mean))
-    width = _learned(_max, matrix, min_max, others=tf.ones_like(mean)) - low
-    center = tf.where(z_scored, columns.finite_or_zero(mean), low)
+    low = _learned(_min, matrix, min_max, others=zeros)
+    width = _learned(_max, matrix, min_max, others=zeros + 1.0) - low
+    center = tf.where([column.scale == "z_score" for column in given], mean, low)
     width = tf.maximum(_learned(_deviation, matrix, z_score, others=width), 0.0)
-    result = _as_float32(tf.math.divide_no_nan(filled - center, width))
-    return tf.unstack(result, num=len(given), axis=1)
+    learned = zip(*(tf.unstack(statistic) for statistic in (filling, center, width)), strict=True)
+    return [_scaled(column.numbers, *of_column) for column, of_column in zip(given, learned, strict=True)]
+
+
+def _scaled(numbers: tf.Tensor, filling: tf.Tensor, center: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    filled = tf.where(tf.math.is_nan(numbers), filling, numbers)
+    return _as_float32(tf.math.divide_no_nan(filled - center, width))
 
 
 def intervals(column: tf.Tensor, *, quantiles: int | None, boundaries: list[float] | None) -> tf.Tensor:
