@@ -23,10 +23,15 @@ pytestmark = pytest.mark.slow
 
 
 def test_humidity_comes_within_two_percent_of_the_noise(humidity_run: Run) -> None:
+    assert _rmse(humidity_run) < NOISE_FLOOR * 1.02
+
+
+def _rmse(run: Run) -> float:
+    """Asks the exported model about rows that it has not seen."""
     table = tables.humidity_table(14_000, 3)
     raw = {name: tf.constant(values) for name, values in table.items() if name != "humidity"}
-    prediction = tf.saved_model.load(str(humidity_run.model)).signatures["raw"](**raw)["prediction"].numpy()
-    assert np.sqrt(np.mean((prediction - table["humidity"]) ** 2)) < NOISE_FLOOR * 1.02
+    prediction = tf.saved_model.load(str(run.model)).signatures["raw"](**raw)["prediction"].numpy()
+    return float(np.sqrt(np.mean((prediction - table["humidity"]) ** 2)))
 
 
 def test_the_report_says_what_was_done(humidity_run: Run) -> None:
@@ -61,6 +66,22 @@ def test_the_same_seed_gives_the_same_model(humidity: tables.Transformed, tmp_pa
     for one, two in zip(first, again, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-7)
     assert any(not np.allclose(one, two) for one, two in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_best_epochs_weights_are_kept_or_the_last_ones(
+    humidity: tables.Transformed, humidity_run: Run, tmp_path: Path, keep: str
+) -> None:
+    # From a good model on, with steps that grow until they spoil it.
+    training = {
+        "epochs": 3, "keep": keep, "learning_rate": 3.0, "learning_rate_schedule": "constant", "warmup_share": 0.9,
+        "optimizer": "adam", "early_stopping_patience": None,
+    }  # fmt: skip
+    run = train_on(humidity, tmp_path, base_model=humidity_run.model, training=training)
+    errors_of_epochs = run.report["history"]["val_rmse"]
+    assert errors_of_epochs[-1] > 1.5 * min(errors_of_epochs), "the last epoch was to be a bad one"
+    expected = min(errors_of_epochs) if keep == "best" else errors_of_epochs[-1]
+    assert _rmse(run) == pytest.approx(expected, rel=0.1)
 
 
 def test_progress_is_told_by_the_epoch(
