@@ -31,6 +31,8 @@ from pipeline.kubeflow.api import Api, Conflict
 
 _PAGE = 100
 _DIGEST = "sha256:"
+_LOOKS_AFTER_THE_END = 6
+"""How often a run that ended is looked at again while a node seems to run: Kubeflow reports the last one later."""
 FINAL = frozenset({"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED", "ERROR"})
 """The states of a run that has ended."""
 
@@ -530,6 +532,7 @@ def watch(
     """
     shown: dict[str, State] = {}
     started = api.clock.now()
+    looks_left = _LOOKS_AFTER_THE_END
     while True:
         run = get_run(api, run_id, nodes)
         nodes = [node.name for node in run.nodes]
@@ -537,8 +540,10 @@ def watch(
             _show(node, shown.get(node.name, State.WAITING), display)
             shown[node.name] = node.state
         if run.ended:
-            return run
-        if timeout_seconds is not None and (api.clock.now() - started).total_seconds() >= timeout_seconds:
+            if looks_left == 0 or all(node.state is not State.RUNNING for node in run.nodes):
+                return run
+            looks_left -= 1
+        elif timeout_seconds is not None and (api.clock.now() - started).total_seconds() >= timeout_seconds:
             raise WaitedTooLong(
                 [
                     Problem(

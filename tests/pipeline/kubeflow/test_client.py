@@ -291,6 +291,19 @@ def test_a_run_is_watched_to_its_end(server, api, package, capsys):
     assert (ended.state, ended.seconds, ended.failed()) == ("SUCCEEDED", 180.0, [])
 
 
+def test_a_node_that_is_reported_after_the_run_is_waited_for_and_one_that_never_is_is_not(server, api, package):
+    run = started(api, package)
+    record = server.tables["runs"][run.run_id]
+    record.update(state="SUCCEEDED", run_details={"task_details": [detail("Notify", "RUNNING", 1)]})
+    late = [detail("Notify", "SUCCEEDED", 1, 8)]
+    server.clock.on_advance.append(lambda _: record.update(run_details={"task_details": late}))
+    ended = client.watch(api, run.run_id, ["Notify"], display=PlainDisplay(sys.stdout), timeout_seconds=1)
+    assert [node.state for node in ended.nodes] == [State.DONE]
+    late[0]["state"] = "RUNNING"
+    ended = client.watch(api, run.run_id, ["Notify"], display=PlainDisplay(sys.stdout))
+    assert [node.state for node in ended.nodes] == [State.RUNNING]
+
+
 def test_waiting_ends_when_its_time_is_over_and_says_how_to_go_on(api, package):
     run = started(api, package)
     with pytest.raises(client.WaitedTooLong, match=f"status {run.run_id}"):
