@@ -22,7 +22,7 @@ from trainer import workers as workers_lib
 
 if TYPE_CHECKING:
     from tfx.components.trainer.fn_args_utils import FnArgs
-    from tfx.v1.components import TunerFnResult
+    from tfx.components.tuner.component import TunerFnResult
 
 _MAX_RESTARTS = 3
 """Times that a worker which was killed is replaced."""
@@ -42,7 +42,7 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     Raises:
         BadInput: when the configuration has no `tuning`.
     """
-    from tfx.v1.components import TunerFnResult
+    from tfx.components.tuner.component import TunerFnResult
 
     config = settings.TrainerConfig.model_validate(fn_args.custom_config)
     if config.tuning is None:

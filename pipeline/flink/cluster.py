@@ -31,7 +31,6 @@ from pipeline.flink import install, processes
 HOST = "127.0.0.1"
 _PATIENCE = 120.0
 """Seconds that a process has until it answers."""
-_MEGABYTE = "m"
 _OPENED = ("java.lang", "java.util", "java.nio", "java.net", "sun.nio.ch", "java.util.concurrent")
 
 

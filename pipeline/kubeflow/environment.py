@@ -231,8 +231,6 @@ NOTIFY = "Notify"
 """The id of the exit step."""
 ACCELERATED = ("Trainer", "Tuner")
 """The nodes that use a GPU."""
-DECIDED_OUTSIDE = ("ExampleGen", "Champion", "InfraValidator", "Pusher", "Report")
-"""The nodes whose result depends on what Kubeflow's cache does not look at: files of data, the registry."""
 
 _ANY = Node(retry=Retry(), timeout=6 * 3600, caching=True)
 _SMALL = Node(cpu="250m", memory="2Gi")
