@@ -61,27 +61,6 @@ def publish(local: str, target: str) -> None:
     tf.io.gfile.rename(partial, target, overwrite=True)
 
 
-@keras.saving.register_keras_serializable(package="evergreen")
-class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises from zero in a line and then follows another schedule."""
-
-    def __init__(self, peak: float, steps: int, after: Any) -> None:
-        """Takes the highest rate, the steps to it, and what follows: a schedule that begins there, or a rate."""
-        super().__init__()
-        self.peak, self.steps, self.after = peak, steps, after
-
-    def __call__(self, step: Any) -> Any:
-        """Returns the rate of a step."""
-        step = keras.ops.cast(step, "float32")
-        after = self.after(keras.ops.maximum(step - self.steps, 0.0)) if callable(self.after) else self.after
-        return keras.ops.where(step < self.steps, self.peak * step / self.steps, after)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns what the schedule is rebuilt from."""
-        after = keras.optimizers.schedules.serialize(self.after) if callable(self.after) else self.after
-        return {"peak": self.peak, "steps": self.steps, "after": after}
-
-
 def tensorboard(folder: str, *, histograms: bool = False) -> Any:
     """Writes losses, metrics, learning rate and, on request, histograms of the weights of every epoch."""
     return keras.callbacks.TensorBoard(

@@ -21,6 +21,7 @@ from trainer import checkpoints as checkpoints_lib
 from trainer import features as features_lib
 from trainer import fitting as fitting_lib
 from trainer import model as model_lib
+from trainer import optimizers as optimizers_lib
 
 if TYPE_CHECKING:
     from tfx.components.trainer.fn_args_utils import FnArgs
@@ -189,7 +190,7 @@ def compiled(
         )
     alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
     model.compile(
-        optimizer=_optimizer(config.training, plan),
+        optimizer=optimizers_lib.build(config.training, steps=plan.steps),
         loss=_loss(features),
         # A regression's error is weighed against the spread of its label: the same learning rate fits any unit.
         loss_weights=1.0 / train.label_deviation**2 if regression else None,
@@ -210,24 +211,6 @@ def _precision(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _optimizer(training: settings.Training, plan: Plan) -> keras.optimizers.Optimizer:
-    clip = {"global_clipnorm": training.gradient_clip}
-    if training.optimizer == "sgd":
-        return keras.optimizers.SGD(_rate(training, plan), momentum=0.9, **clip)
-    return keras.optimizers.Adam(_rate(training, plan), **clip)
-
-
-def _rate(training: settings.Training, plan: Plan) -> Any:
-    """The learning rate over the steps: up from zero over the warm-up, then along the schedule."""
-    peak, warmup = training.learning_rate, round(training.warmup_share * plan.steps)
-    after: Any = peak
-    if training.learning_rate_schedule == "cosine":
-        after = keras.optimizers.schedules.CosineDecay(peak, max(1, plan.steps - warmup))
-    elif training.learning_rate_schedule == "exponential":
-        after = keras.optimizers.schedules.ExponentialDecay(peak, max(1, plan.steps - warmup), 0.01)
-    return callbacks.WarmUp(peak, warmup, after) if warmup else after
 
 
 def _loss(features: features_lib.Features) -> str:

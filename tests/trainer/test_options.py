@@ -13,7 +13,7 @@ import tensorflow as tf
 from evergreen import errors, settings
 from tests import tables
 from tests.trainer.conftest import train_on
-from trainer import data, fitting, train
+from trainer import data, fitting, optimizers, train
 from trainer import features as features_lib
 from trainer import model as model_lib
 
@@ -148,7 +148,7 @@ def test_mixed_precision_keeps_weights_and_answers_in_float32(precision: str) ->
 )
 def test_the_learning_rate_follows_its_schedule(schedule: str, expected: dict[float, float]) -> None:
     training = settings.Training(learning_rate=1.0, learning_rate_schedule=schedule, warmup_share=0.25)  # type: ignore[arg-type]
-    rate = train._rate(training, PLAN)
+    rate = optimizers.rate(training, steps=PLAN.steps)
     assert {step: float(rate(step)) for step in expected} == pytest.approx(expected, abs=1e-6)
 
 
@@ -183,7 +183,7 @@ def test_xla_trains_what_is_trained_without(xla: str) -> None:
 
 def _by_hand() -> tuple[float, float]:
     """The same steps by hand: Adam on the mean squared error of a linear model that begins with zeros."""
-    inputs, rate = _batch(100), train._rate(settings.Training(learning_rate=0.05), PLAN)
+    inputs, rate = _batch(100), optimizers.rate(settings.Training(learning_rate=0.05), steps=PLAN.steps)
     x = np.stack([inputs["x"], inputs["z"], *(np.eye(5)[inputs["id"]].T)], axis=1)
     x, y = np.column_stack([x, np.ones(100)]), inputs["x"] - inputs["z"]
     weights, mean, square = np.zeros(8), np.zeros(8), np.zeros(8)
