@@ -25,9 +25,10 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 
 from components.example_gen import columns as column_types
-from components.example_gen import inspection, pieces, plain, reading, source, splits
+from components.example_gen import inspection, pieces, plain, reading, source, splits, summary
 from components.example_gen.inspection import Column, Inspected, Unreadable
 from components.example_gen.pieces import Converter, Piece, Plan, UnitResult
+from components.example_gen.table import ColumnType
 from evergreen import progress, settings, spans
 from evergreen.errors import BadInput, Problem
 
@@ -38,7 +39,6 @@ SPANS_KEY = "spans"
 INPUT_FINGERPRINT_KEY = "input_fingerprint"
 LABEL_KEY = "label"
 EXAMPLES_KEY = "examples"
-SUMMARY_FILE = "summary.json"
 _INSPECTED_AT_ONCE = 8
 _LINES_SHOWN = 3
 
@@ -76,14 +76,14 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         _refuse_if_changed(selection, data, exec_properties.get(INPUT_FINGERPRINT_KEY))
         progress.report(f"{len(selection.files)} files")
         try:
-            summary = self._convert(artifact.uri, data, known, selection, exec_properties.get(LABEL_KEY) or None)
+            told = self._convert(artifact.uri, data, known, selection, exec_properties.get(LABEL_KEY) or None)
         except BaseException:
             _remove_splits(artifact.uri, data)
             raise
         _describe(artifact, data, selection)
-        _write_json(f"{artifact.uri}/{SUMMARY_FILE}", summary)
-        quarantined = f", {summary['quarantined']:,} in quarantine" if summary["quarantined"] else ""
-        progress.report(f"{sum(summary['rows'].values()):,} rows{quarantined}")
+        _write_json(f"{artifact.uri}/{summary.FILE}", told)
+        quarantined = f", {told['quarantined']:,} in quarantine" if told["quarantined"] else ""
+        progress.report(f"{sum(told['rows'].values()):,} rows{quarantined}")
 
     def _convert(
         self,
@@ -114,6 +114,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             uri=uri,
             data=data,
             types=column_types.types_of(columns),
+            columns=_written_columns(files, data, columns),
             pieces=len(dealt),
             shards_per_piece=-(-data.shards // len(dealt)),
             cutoffs=_cutoffs(files, data, columns, span_of),
@@ -133,7 +134,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         if problems:
             raise BadInput(problems)
         tf.io.gfile.rmtree(work)
-        return _summary(selection, by_file, rows, _shards_of_spans(plan, dealt, span_of))
+        told = _summary(selection, by_file, rows, _shards_of_spans(plan, dealt, span_of))
+        return told | {summary.COLUMNS: _types_written(plan)}
 
     def _has_workers(self) -> bool:
         """Tells whether the Beam runner works with more than this process."""
@@ -239,6 +241,12 @@ def _columns_lacking(data: settings.Data, columns: Mapping[str, Column], label: 
                 expected=f"one of {', '.join(columns)}",
                 action="Correct the name.",
             )
+
+
+def _written_columns(files: Sequence[Inspected], data: settings.Data, columns: Mapping[str, Column]) -> tuple[str, ...]:
+    """Returns the columns that the examples get: those that a file has; records are read for all that are known."""
+    delivered = {name for file in files for name in file.header}
+    return tuple(name for name in columns if data.format == "tfrecord" or name in delivered)
 
 
 def _cutoffs(
@@ -421,6 +429,12 @@ def _split_problems(rows: Mapping[str, int]) -> Iterator[Problem]:
                 expected="at least one row in every split",
                 action="Bring more rows (a larger data.window), or give the split a larger share.",
             )
+
+
+def _types_written(plan: Plan) -> dict[str, str]:
+    """Returns the types of all columns that the examples have, in the schema's words."""
+    types = {name: plan.types[name].value for name in plan.columns}
+    return types if plan.data.span_column is None else types | {plan.data.span_column: ColumnType.INT.value}
 
 
 def _shards_of_spans(plan: Plan, dealt: Sequence[Piece], span_of: Mapping[str, int]) -> dict[int, list[int]]:

@@ -72,11 +72,11 @@ def _numbers(column: pa.Array) -> Hashes:
 
 def _of_strings(column: pa.Array) -> Hashes:
     encoded: Any = column.dictionary_encode()
-    distinct = encoded.dictionary.cast(pa.binary()).to_pylist()
-    if not distinct:
+    distinct = encoded.dictionary.cast(pa.binary()).to_numpy(zero_copy_only=False)
+    if not len(distinct):
         return np.zeros(len(column), np.uint64)
     # FarmHash's fingerprint, in C++ and the same for ever.
-    hashes = tf.strings.to_hash_bucket_fast(np.array(distinct, dtype=object), 2**63 - 1).numpy().view(np.uint64)
+    hashes = tf.strings.to_hash_bucket_fast(distinct, 2**63 - 1).numpy().view(np.uint64)
     return hashes[encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
 
 

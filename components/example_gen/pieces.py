@@ -1,8 +1,7 @@
 """The work dealt out: files and ranges of large files, grouped into pieces that each write their own shards.
 
 Guarantee: the same files and settings give the same pieces, each piece the same shards under the same names with the
-same rows in the same order, however often and wherever it is done; a shard shows under its name only when it is whole.
-The bytes of a row may differ: the encoder writes the features of a tf.Example in any order.
+same bytes, however often and wherever it is done; a shard shows under its name only when it is whole.
 
     for piece in deal(files, data):
         result = Converter(plan).convert(piece)
@@ -15,7 +14,7 @@ import dataclasses
 import json
 import os
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
-from tfx_bsl.coders import example_coder
 
 from components.example_gen import reading, source, typed
 from components.example_gen.inspection import Inspected, Unreadable
 from components.example_gen.reading import Block, Unit, stored_in
 from components.example_gen.splits import Dealer
 from components.example_gen.table import BadLine, ColumnType, line_count
+from components.records import encoding, writing
 from evergreen import settings
 from evergreen.errors import Problem
 
@@ -58,6 +57,8 @@ class Plan:
     """The folder of the artifact."""
     data: settings.Data
     types: Mapping[str, ColumnType]
+    columns: Sequence[str]
+    """Those of the types that every example gets, also where its file lacks the column."""
     pieces: int
     shards_per_piece: int
     cutoffs: Mapping[int, Sequence[float]] = dataclasses.field(default_factory=dict)
@@ -204,7 +205,6 @@ class Converter:
     def __init__(self, plan: Plan) -> None:
         """Keeps the plan; one converter may do many pieces."""
         self._plan = plan
-        self._encoder = example_coder.RecordBatchToExamplesEncoder()
         self._dealer = Dealer(plan.data, cutoffs=plan.cutoffs)
 
     def convert(self, piece: Piece) -> list[UnitResult]:
@@ -281,37 +281,25 @@ class Converter:
         if not rows.num_rows:
             return
         # The span is no part of what the row's hash sees: a row that is delivered again stays in its split.
-        written = _with_span(rows, self._plan.data.span_column, self._plan.span_of.get(unit.path, 0))
-        examples = np.array(self._encoder.encode(_as_lists(written)), dtype=object)
+        written = _with_span(
+            self._with_all_columns(rows), self._plan.data.span_column, self._plan.span_of.get(unit.path, 0)
+        )
+        examples = encoding.encode(written).to_numpy(zero_copy_only=False)
         for split in range(len(self._plan.data.splits)):
             shards.write(split, examples[splits == split])
+
+    def _with_all_columns(self, rows: pa.Table) -> pa.Table:
+        """Adds what another file has, as missing: so that all examples have the same features."""
+        for name in self._plan.columns:
+            if name not in rows.column_names:
+                rows = rows.append_column(name, pa.nulls(rows.num_rows, self._plan.types[name].arrow))
+        return rows
 
 
 def _with_span(rows: pa.Table, column: str | None, span: int) -> pa.Table:
     if column is None:
         return rows
     return rows.append_column(column, pa.array(np.full(rows.num_rows, span, np.int64)))
-
-
-def _as_lists(rows: pa.Table) -> pa.RecordBatch:
-    """Makes the table what the encoder takes: sorted columns of lists, one value or (null) none a row."""
-    names = sorted(rows.column_names)
-    return pa.RecordBatch.from_arrays([_as_list(rows.column(name)) for name in names], names)
-
-
-def _as_list(column: pa.ChunkedArray) -> pa.Array:
-    values = typed.whole(column)
-    if pa.types.is_large_list(values.type):
-        return values.cast(pa.large_list(pa.binary())) if pa.types.is_string(values.type.value_type) else values
-    if pa.types.is_string(values.type):
-        values = values.cast(pa.binary())
-    if not values.null_count:
-        return pa.LargeListArray.from_arrays(pa.array(np.arange(len(values) + 1, dtype=np.int64)), values)
-    present = values.is_valid().to_numpy(zero_copy_only=False)
-    offsets = np.concatenate([[0], np.cumsum(present)]).astype(np.int64)
-    # A null offset makes the list null, for which the encoder writes no value; the last one only ends.
-    missing = np.append(~present, False)
-    return pa.LargeListArray.from_arrays(pa.array(offsets, mask=missing), values.drop_null())
 
 
 def _lines(block: Block, reasons: Mapping[int, str]) -> list[BadLine]:
@@ -378,9 +366,7 @@ class _Shards:
         self.rows[self._names[split]] += len(examples)
         shards = self._files[split]
         for (writer, _, _), part in zip(shards, np.array_split(examples, len(shards)), strict=True):
-            # C code calls C code a row at a time: `TFRecordWriter.write` is only Python around its base class's.
-            base: Any = super(tf.io.TFRecordWriter, writer)
-            deque(map(base.write, part.tolist()), maxlen=0)
+            writing.append(writer, part)
 
     def close(self, error: type[BaseException] | None, *_: object) -> None:
         """Names the files, or removes them after an error."""

@@ -2,7 +2,7 @@
 
 Guarantee: a file shows under its name only when all files of the write are whole; a bundle that is done again leaves
 nothing twice; names are numbered without a gap. Beam's own writer encodes, checks and frames every record in Python and
-makes one gzipped file; here tfx-bsl encodes a batch and TensorFlow writes it, both in C++, into several plain files.
+makes one gzipped file; here a batch is encoded at once and TensorFlow writes it in C++, into several plain files.
 
     keyed | WriteKeyedBatches({"train": "/out/Split-train/data"}, schema=schema, staging="/out/.writing")
 """
@@ -17,12 +17,15 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
 from apache_beam.transforms import window
 from apache_beam.utils import windowed_value
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.coders import example_coder
+
+from components.records import encoding
 
 SHARDS = 4
 """Files that each bundle of work writes, so that there is something to read in parallel."""
@@ -68,10 +71,6 @@ class _WriteShards(beam.DoFn):
         self._shards = shards
         self._files: dict[str, dict[str, tf.io.TFRecordWriter]] = {}
 
-    def setup(self) -> None:
-        schema = schema_pb2.Schema.FromString(self._schema)
-        self._encoder = example_coder.RecordBatchToExamplesEncoder(schema)
-
     def start_bundle(self) -> None:
         self._files = {}
 
@@ -85,12 +84,18 @@ class _WriteShards(beam.DoFn):
             token = uuid.uuid4().hex
             paths = [f"{self._staging}/{key}-{token}-{shard:05d}" for shard in range(self._shards)]
             self._files[key] = {path: tf.io.TFRecordWriter(path) for path in paths}
-        examples = np.array(self._encoder.encode(batch), dtype=object)
+        examples = self._encode(batch)
         for writer, part in zip(self._files[key].values(), np.array_split(examples, self._shards), strict=True):
-            # C code calls C code a row at a time: `TFRecordWriter.write` is only Python around its base class's.
-            base: Any = super(tf.io.TFRecordWriter, writer)
-            deque(map(base.write, part.tolist()), maxlen=0)
+            append(writer, part)
         return ()
+
+    def _encode(self, batch: pa.RecordBatch) -> npt.NDArray[np.object_]:
+        if not any(_is_nested(field.type) for field in batch.schema):
+            encoded: npt.NDArray[np.object_] = encoding.encode(batch).to_numpy(zero_copy_only=False)
+            return encoded
+        # Lists of lists become several features, which the schema names.
+        encoder = example_coder.RecordBatchToExamplesEncoder(schema_pb2.Schema.FromString(self._schema))
+        return np.array(encoder.encode(batch), dtype=object)
 
     def finish_bundle(self) -> Iterator[Any]:
         everything = window.GlobalWindow()
@@ -99,6 +104,22 @@ class _WriteShards(beam.DoFn):
                 writer.close()
                 yield windowed_value.WindowedValue((key, path), everything.max_timestamp(), [everything])
         self._files = {}
+
+
+def _is_nested(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_large_list(type_) and pa.types.is_large_list(type_.value_type))
+
+
+def append(writer: tf.io.TFRecordWriter, examples: npt.NDArray[np.object_]) -> None:
+    """Writes records one after the other.
+
+    Args:
+        writer: of one file.
+        examples: bytes objects [n].
+    """
+    # C code calls C code a row at a time: `TFRecordWriter.write` is only Python around its base class's.
+    base: Any = super(tf.io.TFRecordWriter, writer)
+    deque(map(base.write, examples), maxlen=0)
 
 
 def name_files(written: Sequence[tuple[str, str]], prefixes: Mapping[str, str], staging: str) -> list[str]:

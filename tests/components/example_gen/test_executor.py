@@ -221,11 +221,12 @@ def test_the_same_piece_twice_leaves_the_same(good, tmp_path):
     artifact = standard_artifacts.Examples()
     artifact.uri = str(tmp_path)
     types = columns.types_of(known)
-    plan = pieces.Plan(uri=str(tmp_path), data=data, types=types, pieces=len(dealt), shards_per_piece=4)
+    plan = pieces.Plan(
+        uri=str(tmp_path), data=data, types=types, columns=tuple(types), pieces=len(dealt), shards_per_piece=4
+    )
 
     def state():
-        sizes = {path.relative_to(tmp_path): path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()}
-        return sizes, [rows(artifact, split) for split in data.splits]
+        return {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     for piece in dealt:
         pieces.Converter(plan).convert(piece)
@@ -233,6 +234,21 @@ def test_the_same_piece_twice_leaves_the_same(good, tmp_path):
     for piece in dealt:
         pieces.Converter(plan).convert(piece)
     assert state() == first
+
+
+def test_all_examples_have_the_columns_that_the_artifact_names(tmp_path):
+    write(tmp_path, "1.csv", "n,i\n" + "".join(f"{row}.5,{row}\n" for row in range(60)))
+    write(tmp_path, "2.csv", "n,s\n" + "".join(f"{row}.5,x{row}\n" for row in range(60)))
+    schema = tmp_path / "schema.pbtxt"
+    kinds = {"n": "FLOAT", "i": "INT", "s": "BYTES", "nowhere": "INT"}
+    schema.write_text("".join(f'feature {{ name: "{name}" type: {kind} }}' for name, kind in kinds.items()))
+    artifact = run(tmp_path, tmp_path / "out", "*.csv", schema=str(schema), span_column="day")
+    said = {"n": "FLOAT", "i": "INT", "s": "BYTES", "day": "INT"}
+    assert summary(artifact)["columns"] == said
+    found = [tf.train.Example.FromString(row).features.feature for row in everything(artifact).elements()]
+    assert len(found) == 120
+    assert all(set(features) == set(said) for features in found)
+    assert Counter(features["i"].WhichOneof("kind") for features in found) == {"int64_list": 60, None: 60}
 
 
 def test_missing_values_are_missing(tmp_path):

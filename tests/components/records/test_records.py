@@ -78,6 +78,29 @@ def test_no_rows_make_one_empty_file(tmp_path: Path) -> None:
     assert sorted(_ids(tmp_path / "test")) == [100, 101]
 
 
+def test_lists_of_lists_become_the_features_that_the_schema_names(tmp_path: Path) -> None:
+    schema = text_format.Parse(
+        """feature { name: "v" type: INT } feature { name: "v_length" type: INT }
+        tensor_representation_group { key: "" value { tensor_representation { key: "v" value { ragged_tensor {
+        feature_path { step: "v" } partition { row_length: "v_length" } } } } } }""",
+        schema_pb2.Schema(),
+    )
+    nested = pa.array([[[1, 2], [3]], [[]]], pa.large_list(pa.large_list(pa.int64())))
+    with beam.Pipeline(argv=OPTIONS) as pipeline:
+        batches = pipeline | beam.Create([("train", pa.RecordBatch.from_pydict({"v": nested}))])
+        prefixes = {"train": str(tmp_path / "train" / "data")}
+        _ = batches | writing.WriteKeyedBatches(prefixes, schema=schema, staging=str(tmp_path / ".writing"))
+    found = [
+        {
+            name: list(feature.int64_list.value)
+            for name, feature in tf.train.Example.FromString(one).features.feature.items()
+        }
+        for file in sorted((tmp_path / "train").iterdir())
+        for one in tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    ]
+    assert found == [{"v": [1, 2, 3], "v_length": [2, 1]}, {"v": [], "v_length": [0]}]
+
+
 def test_naming_goes_on_where_it_broke_off(tmp_path: Path) -> None:
     staging = tmp_path / ".staging"
     staging.mkdir()
