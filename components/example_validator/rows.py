@@ -19,7 +19,8 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.dsl.io import fileio
 from tfx_bsl.coders import example_coder
 
-SUMMARY_FILE = "summary.json"
+from components.example_gen import summary
+
 _BATCH = 16_384
 _SEED = 20240229
 _ARROW = {schema_pb2.FLOAT: pa.float32(), schema_pb2.INT: pa.int64(), schema_pb2.BYTES: pa.string()}
@@ -42,14 +43,14 @@ class Source:
 
 def sources(uri: str) -> list[Source]:
     """Reads what ExampleGen says of the spans; nothing where the examples come from another component."""
-    path = os.path.join(uri, SUMMARY_FILE)
+    path = os.path.join(uri, summary.FILE)
     if not fileio.exists(path):
         return []
     with fileio.open(path, "r") as file:
         return of_summary(json.load(file))
 
 
-def of_summary(summary: dict[str, Any]) -> list[Source]:
+def of_summary(told: dict[str, Any]) -> list[Source]:
     """Reads the spans of a `summary.json`, oldest first."""
     return [
         Source(
@@ -60,7 +61,7 @@ def of_summary(summary: dict[str, Any]) -> list[Source]:
             shards=tuple(span.get("shards", ())),
             size=sum(file["size"] for file in span["files"]),
         )
-        for span in sorted(summary.get("spans", ()), key=lambda span: span["span"])
+        for span in sorted(told.get("spans", ()), key=lambda span: span["span"])
     ]
 
 

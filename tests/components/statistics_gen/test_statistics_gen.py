@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow_data_validation as tfdv
+from pyarrow import parquet
 from tfx.components.statistics_gen import executor as tfx_executor
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils, standard_artifacts
 
+from components.example_gen import summary
 from components.records import reading
 from components.statistics_gen import distinct, executor
 from datagen import taxi
@@ -82,6 +84,45 @@ def test_statistics_are_those_of_tfx(both: tuple[Any, Any], split: str) -> None:
     assert ours.name == stock.name
     assert len(ours.features) == (len(taxi.COLUMNS) if ROWS[split] else 0)
     data_nodes.same_statistics(ours, stock)
+
+
+@pytest.mark.slow
+def test_statistics_are_those_of_tfx_where_example_gen_said_which_columns_there_are(tmp_path: Path) -> None:
+    """Holes, lists, a column without any value, one that a file lacks: parsed by TensorFlow as tfx-bsl decodes them."""
+    random = np.random.default_rng(11)
+    count = 3000
+    holes = random.uniform(size=count) < 0.3
+    columns = {
+        "number": pa.array(random.normal(size=count), mask=holes),
+        "whole": pa.array(random.integers(-5, 2**40, count), mask=np.roll(holes, 1)),
+        "text": pa.array([f"t{number}" for number in random.integers(0, 900, count)], mask=np.roll(holes, 2)),
+        "numbers": pa.array([list(random.normal(size=size)) for size in random.integers(0, 4, count)]),
+        "wholes": pa.array([list(range(size)) for size in random.integers(0, 3, count)], pa.list_(pa.int64())),
+        "texts": pa.array([["a", "b", "é"][:size] for size in random.integers(0, 4, count)], pa.list_(pa.string())),
+        "never": pa.nulls(count, pa.float64()),
+        "rarely": pa.array([1.5] + [None] * (count - 1), pa.float64()),
+        "first_file": pa.array(random.integers(0, 3, count)),
+    }
+    table, data = pa.table(columns), tmp_path / "data"
+    data.mkdir()
+    parquet.write_table(table.slice(0, 1000), data / "1.parquet")
+    parquet.write_table(table.slice(1000).drop(["first_file"]), data / "2.parquet")
+    types = {
+        name: "FLOAT" if name in ("number", "numbers", "never", "rarely") else "BYTES" if "text" in name else "INT"
+        for name in [*columns, "nowhere"]
+    }
+    tables.write_schema(tmp_path / "schema" / "schema.pbtxt", types, dense=False)
+    nodes = data_nodes.Nodes(tmp_path, ["--runner=DirectRunner", "--direct_num_workers=1"])
+    examples = nodes.example_gen("examples", f"{data}/*.parquet", format="parquet")
+    said = summary.columns(examples.uri)
+    assert said is not None
+    assert {feature.name for feature in said.feature} == set(columns)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "ROWS", 150)
+        ours = _run(executor.Executor, examples, tmp_path / "ours")
+    stock = _run(tfx_executor.Executor, examples, tmp_path / "stock")
+    for split in ("train", "eval", "test"):
+        data_nodes.same_statistics(_load(ours, split), _load(stock, split))
 
 
 @pytest.mark.slow
