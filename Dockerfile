@@ -6,6 +6,8 @@
 #
 # BASE is any Debian 12 with a Python 3.10 on the path; give it by digest where the image is to be the same tomorrow.
 ARG BASE=python:3.10.18-slim-bookworm
+# The stage, or an image that was made of it: buildah copies all packages anew to see that a COPY of them is cached.
+ARG RUNTIME=runtime
 
 # --- the packages: decided by the lock alone, so that a change of our code installs nothing again ---------------------
 FROM ${BASE} AS packages
@@ -30,6 +32,16 @@ RUN --mount=type=cache,target=/root/.cache/uv \
 RUN /opt/tools/bin/cyclonedx-py environment --output-reproducible --of JSON --output-file /opt/sbom.cdx.json \
         /opt/evergreen/bin/python
 
+# --- what runs, but for our code ---------------------------------------------------------------------------------------
+FROM ${BASE} AS runtime
+ENV PATH=/opt/evergreen/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONWARNINGS=ignore::FutureWarning \
+    HOME=/tmp
+COPY --from=packages /opt/evergreen /opt/evergreen
+COPY --from=packages /opt/sbom.cdx.json /usr/share/sbom/evergreen.cdx.json
+# A number, so that a cluster can see that it is not root; the folders that a run writes to belong to it.
+WORKDIR /app
+RUN mkdir -p data runs && chown 10001:10001 /app data runs
+
 # --- our own wheel, a few hundred kilobytes ---------------------------------------------------------------------------
 FROM packages AS wheel
 COPY . .
@@ -43,14 +55,7 @@ RUN /opt/tools/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --
  && python -m compileall -q --invalidation-mode unchecked-hash /opt/ours
 
 # --- what runs --------------------------------------------------------------------------------------------------------
-FROM ${BASE}
-ENV PATH=/opt/evergreen/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONWARNINGS=ignore::FutureWarning \
-    HOME=/tmp
-COPY --from=packages /opt/evergreen /opt/evergreen
-COPY --from=packages /opt/sbom.cdx.json /usr/share/sbom/evergreen.cdx.json
-# A number, so that a cluster can see that it is not root; the folders that a run writes to belong to it.
-WORKDIR /app
-RUN mkdir -p data runs && chown 10001:10001 /app data runs
+FROM ${RUNTIME}
 COPY --from=wheel /opt/ours /opt/evergreen/lib/python3.10/site-packages
 COPY configs configs
 COPY schemas schemas
