@@ -33,7 +33,6 @@ BATCH_BYTES = 32 << 20
 """Bytes of serialized tf.Examples of a batch; wide rows make batches of fewer rows."""
 RANGE = 64 << 20
 """Bytes of a plain file that are read in one go: much to a worker's start, little to a large file."""
-_BUFFER = 4 << 20
 
 
 class Reader:
@@ -91,7 +90,7 @@ class Reader:
             records = frames.from_record(path, 0)
             yield from frames.read(path, start=start, end=end, rows=rows_of_a_batch(records, rows=self._rows))
             return
-        records = tf.data.TFRecordDataset(path, compression_type="GZIP", buffer_size=_BUFFER)
+        records = frames.from_record(path, 0, compression="GZIP")
         yield from records.batch(rows_of_a_batch(records, rows=self._rows)).prefetch(1)
 
 
