@@ -99,7 +99,7 @@ def resolve(data: settings.Data, *, spans: str | None = None) -> Selection:
     Raises:
         BadInput: the pattern cannot be used or matches nothing, or a span that was asked for is not there.
     """
-    wanted = None if spans is None else _parse_choice(spans)
+    wanted = None if spans is None else ranges(spans)
     found = _latest_versions(data.path)
     chosen = found[-data.window :] if wanted is None else _choose(found, wanted, pattern=data.path)
     return Selection(spans=tuple(chosen), fingerprint=_fingerprint(chosen))
@@ -303,9 +303,13 @@ def _unfinished(path: str, base: str) -> bool:
 # --- choosing --------------------------------------------------------------------------------------------------------
 
 
-def _parse_choice(text: str) -> list[tuple[int, int]]:
-    """Reads `"1,3-4"` as inclusive ranges."""
-    ranges = []
+def ranges(text: str) -> list[tuple[int, int]]:
+    """Reads `"1,3-4"` as inclusive ranges.
+
+    Raises:
+        BadInput: the text is no choice of spans.
+    """
+    found = []
     for part in text.split(","):
         try:
             ends = _ends_of(part)
@@ -323,8 +327,8 @@ def _parse_choice(text: str) -> list[tuple[int, int]]:
                     )
                 ]
             )
-        ranges.append(ends)
-    return ranges
+        found.append(ends)
+    return found
 
 
 def _ends_of(part: str) -> tuple[int, int] | None:

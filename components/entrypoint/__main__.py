@@ -21,14 +21,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.entrypoint import execute, lean, logs, notes, translate
-from evergreen.errors import EvergreenError, ExitCode
+from components.entrypoint import execute, lean, logs, mismatch, notes, parameters, translate
+from evergreen.errors import BadInput, EvergreenError, ExitCode
 
 _log = logging.getLogger("evergreen.entrypoint")
-
-
-class OutputsMissingError(Exception):
-    """The executor ended without an error and left a declared output empty."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -70,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--outputs", default="", help="the outputs that the component declares, with commas between")
     parser.add_argument("--bind", action="append", default=[], help="property[.key]=parameter of the run")
     parser.add_argument("--image", default="", help="the image that this is, for the records")
+    parser.add_argument("--code", default="", help="the digest of the code that the pipeline was compiled with")
     parser.add_argument("--notes", default="", help="folder for what attempts leave for those after them")
     parser.add_argument(
         "--keep", action="append", default=[], metavar="SCHEME", help="leave URIs of gs:// to Beam's workers elsewhere"
@@ -95,7 +92,7 @@ def _attempt(
     try:
         _execute(options, given, run=run, beam_arguments=beam_arguments)
     except Exception as error:
-        told = _told(error)
+        told = _told(error) or mismatch.explained(_chain(error), compiled_with=options.code, task=options.task)
         if told is not None:
             problems = [dataclasses.asdict(problem) for problem in told.problems]
             _say(told.exit_code, problems)
@@ -106,22 +103,28 @@ def _attempt(
     return ExitCode.OK, (), ""
 
 
-def _told(error: BaseException | None) -> EvergreenError | None:
+def _told(error: BaseException) -> EvergreenError | None:
     """Returns the error that is meant for people, also where a library has wrapped it in one of its own."""
+    return next((one for one in _chain(error) if isinstance(one, EvergreenError)), None)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and those that it was raised from."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
-        if isinstance(error, EvergreenError):
-            return error
+        yield error
         seen.append(error)
         # An error that was raised while another was dealt with is that other one only if it repeats its words.
         wrapped = error.__context__ if str(error.__context__) in str(error) else None
         error = error.__cause__ or wrapped
-    return None
 
 
 def _execute(options: argparse.Namespace, given: translate.Json, *, run: str, beam_arguments: Sequence[str]) -> None:
     outputs = [key for key in options.outputs.split(",") if key]
     inputs_spec = json.loads(options.json_serialized_inputs_spec_args)
+    wrong = list(parameters.problems(_parameters(options, given), where="the run's parameter {}"))
+    if wrong:
+        raise BadInput(wrong)
     bound = translate.bind(given, options.bind, known={"run_id": run, "image": options.image})
     translated = translate.to_tfx(bound, inputs_spec, declared_outputs=outputs, root=options.root, kept=options.keep)
     _log.info("loading TFX")
@@ -135,10 +138,17 @@ def _execute(options: argparse.Namespace, given: translate.Json, *, run: str, be
     )
     missing = translate.missing_outputs(given, declared_outputs=outputs, root=options.root, kept=options.keep)
     if missing:
-        raise OutputsMissingError(f"no files in {', '.join(missing)}")
+        raise mismatch.OutputsMissingError(f"no files in {', '.join(missing)}")
     path = Path(given["outputs"]["outputFile"])
     written = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(translate.to_launcher(written, given, root=options.root)), encoding="utf-8")
+
+
+def _parameters(options: argparse.Namespace, given: translate.Json) -> translate.Json:
+    """Returns the run's parameters that are bound to properties of the node."""
+    bound = {binding.partition("=")[2] for binding in options.bind}
+    values = given.get("inputs", {}).get("parameterValues", {})
+    return {name: value for name, value in values.items() if name in bound}
 
 
 def _outputs(options: argparse.Namespace, given: translate.Json) -> dict[str, Path]:

@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from components.entrypoint import parameters
 from evergreen.errors import BadInput, EvergreenError, Problem
 from pipeline.display import Display, State
 from pipeline.kubeflow.api import Api, Conflict
@@ -85,6 +86,7 @@ class Package:
                         action="Correct the value.",
                     )
                 )
+        problems.extend(parameters.problems(self._of_ours(values), where="--param {}"))
         for name, parameter in self.parameters.items():
             if name not in given and "defaultValue" not in parameter and not parameter.get("isOptional"):
                 problems.append(
@@ -98,6 +100,15 @@ class Package:
         if problems:
             raise BadInput(problems)
         return values
+
+    def _of_ours(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the values of the parameters that our compiler wrote; another pipeline's may have the same names."""
+        told = {parameter.name: parameter.description for parameter in parameters.PARAMETERS}
+        return {
+            name: value
+            for name, value in values.items()
+            if self.parameters[name].get("description") == told.get(name, "")
+        }
 
 
 def read_package(path: Path) -> Package:

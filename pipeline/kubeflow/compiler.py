@@ -10,7 +10,6 @@ with what the first cannot say (volumes, secrets, node selectors, tolerations, t
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 import posixpath
@@ -20,6 +19,8 @@ from typing import Any
 
 import yaml
 
+from components.entrypoint import mismatch
+from components.entrypoint.parameters import PARAMETERS, Parameter
 from evergreen.errors import BadInput, Problem
 from pipeline import nodes
 from pipeline.config import Config, Environment
@@ -47,57 +48,6 @@ _SMTP_USER, _SMTP_PASSWORD = "NOTIFY_SMTP_USER", "NOTIFY_SMTP_PASSWORD"
 _TYPES = {str: "STRING", int: "NUMBER_INTEGER", bool: "BOOLEAN"}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Parameter:
-    """Something that a person may say anew for each run."""
-
-    name: str
-    default: str | int | bool
-    """What leaves everything as it was compiled ("", 0), or the value itself."""
-    node: str
-    target: str
-    """The execution property that gets it, with the way into it where it is a JSON object."""
-    description: str
-
-
-PARAMETERS = (
-    Parameter(
-        name="spans",
-        default="",
-        node="ExampleGen",
-        target="spans",
-        description='The spans to train on ("3", "2-5"); the latest window where it is empty.',
-    ),
-    Parameter(
-        name="window",
-        default=0,
-        node="ExampleGen",
-        target="data.window",
-        description="How many of the latest spans to train on; what the configuration says where it is 0.",
-    ),
-    Parameter(
-        name="train_steps",
-        default=0,
-        node="Trainer",
-        target="train_args.numSteps",
-        description="Steps of training; what the configuration says where it is 0.",
-    ),
-    Parameter(
-        name="tune",
-        default="",
-        node="Tuner",
-        target="custom_config.tuning.when",
-        description='Whether to search for hyperparameters anew ("always") or to take the champion\'s ("once").',
-    ),
-    Parameter(
-        name="push",
-        default=True,
-        node="Pusher",
-        target="push",
-        description="Whether a blessed model is published; a back-fill says false.",
-    ),
-)
-"""The runtime parameters of the pipeline, for those of its nodes that there are."""
 _KNOWN = {"Pusher": ("context.run_id=@run_id", "context.image=@image")}
 """What the entrypoint puts into a node's properties out of its own knowledge."""
 
@@ -198,11 +148,11 @@ def _complete(spec: Json, config: Config, environment: Environment, cluster: Kub
     """Completes the specification in place; returns the platform's executors."""
     node_ids = sorted(spec["root"]["dag"]["tasks"])
     parameters = [parameter for parameter in PARAMETERS if parameter.node in node_ids]
-    notes = posixpath.join(environment.registry, NOTES)
+    notes, code = posixpath.join(environment.registry, NOTES), mismatch.code_digest()
     for node_id in node_ids:
         bound = [parameter for parameter in parameters if parameter.node == node_id]
         _bind(spec, bound)
-        _complete_node(spec, node_id, bound, cluster.node(node_id), notes=notes)
+        _complete_node(spec, node_id, bound, cluster.node(node_id), notes=notes, code=code)
         _reach_workers(spec, node_id, cluster)
     if cluster.pipeline_root:
         spec["defaultPipelineRoot"] = cluster.pipeline_root
@@ -236,13 +186,16 @@ def _bind(spec: Json, parameters: Sequence[Parameter]) -> None:
         given[parameter.name] = {"componentInputParameter": parameter.name}
 
 
-def _complete_node(spec: Json, node_id: str, bound: Sequence[Parameter], settings: Node, *, notes: str) -> None:
+def _complete_node(
+    spec: Json, node_id: str, bound: Sequence[Parameter], settings: Node, *, notes: str, code: str
+) -> None:
     task, component = spec["root"]["dag"]["tasks"][node_id], spec["components"][node_id]
     container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
     container["args"] = [
         *_with_inputs_spec(container["args"], component.get("inputDefinitions", {})),
         *("--task", node_id),
         *("--outputs", ",".join(sorted(component.get("outputDefinitions", {}).get("artifacts", {})))),
+        *("--code", code),
         *("--notes", notes),
         *(("--image", container["image"]) if node_id in _KNOWN else ()),
         *(word for parameter in bound for word in ("--bind", f"{parameter.target}={parameter.name}")),

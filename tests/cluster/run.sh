@@ -20,12 +20,20 @@ if [ -z "${KFP_ENDPOINT:-}" ]; then
     fi
     trap '"$CLUSTER" down' EXIT
     trap 'exit 130' INT TERM HUP
+    kept=${CLUSTER_HOME:-$HOME/.cache/evergreen-cluster}
     # Argo keeps a pod until it has seen how it ended, so that a deleted one is a failed attempt and retried.
-    ARGO_POD_STATUS_CAPTURE_FINALIZER=true "$CLUSTER" up
+    export ARGO_POD_STATUS_CAPTURE_FINALIZER=true
+    "$CLUSTER" up
+    # What left at once is noted without the time of its start, which the program then takes for a running one.
+    for noted in "$kept"/run/*.pid; do
+        read -r pid start <"$noted" || true
+        [ -n "$start" ] || [ -d "/proc/$pid" ] || rm "$noted"
+    done
+    "$CLUSTER" up
     [ -z "${archive:-}" ] || "$CLUSTER" load "$archive"
     for claim in data registry; do "$CLUSTER" volume "$claim" 10; done
     KFP_ENDPOINT=http://127.0.0.1:8888
-    KUBECONFIG=${CLUSTER_HOME:-$HOME/.cache/evergreen-cluster}/pki/admin.kubeconfig
+    KUBECONFIG=$kept/pki/admin.kubeconfig
 fi
 export KFP_ENDPOINT KUBECONFIG EVERGREEN_IMAGE
 .venv/bin/python -m pytest tests/cluster --durations=0 "$@"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 
 from tfx.dsl.components.base import base_executor
 
+from evergreen import settings as settings_of_ours
 from evergreen.errors import BadInput, GateRefusal, Problem
 
 PROBLEM = Problem(where="data.csv, line 7", found="3 fields", expected="5 fields", action="Repair the line.")
@@ -39,5 +41,11 @@ class Executor(base_executor.BaseExecutor):
                 raise BadInput([PROBLEM])
             except BadInput as error:
                 raise RuntimeError("while running a stage") from error
+        if how == "unknown setting":
+            settings_of_ours.Training.model_validate({"warmup_rows": 7})
+        if how == "unknown module":
+            importlib.import_module("trainer.of_tomorrow")
+        if how == "missing input":
+            input_dict["of_tomorrow"]
         if how == "fault":
             raise OSError("disk full")

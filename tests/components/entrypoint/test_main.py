@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from components.entrypoint import __main__ as entrypoint
-from components.entrypoint import notes
+from components.entrypoint import mismatch, notes
 from evergreen.errors import ExitCode
 from tests.components.entrypoint import recorded
 
@@ -39,7 +39,7 @@ class Pod:
         self.output_file = folder / "kfp_outputs" / "output_metadata.json"
         self._monkeypatch = monkeypatch
 
-    def arguments(self, **settings) -> list[str]:
+    def arguments(self, *, code: str = "", **settings) -> list[str]:
         given = recorded.evaluator()
         given["outputs"]["outputFile"] = str(self.output_file)
         given["inputs"]["parameterValues"]["settings"] = json.dumps({"calls": str(self.calls_file), **settings})
@@ -48,6 +48,7 @@ class Pod:
             *("--json_serialized_invocation_args", json.dumps(given)),
             *("--json_serialized_inputs_spec_args", json.dumps(recorded.INPUTS_SPEC)),
             *("--task", "Evaluator", "--outputs", "blessing,evaluation"),
+            *("--code", code or mismatch.code_digest()),
             *("--notes", str(self.folder / "registry" / ".runs"), "--root", str(self.folder)),
             "--runner=DirectRunner",
         ]
@@ -179,6 +180,61 @@ def test_an_executor_that_does_without_tensorflow_runs_without_it(pod):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"end": "unknown setting"}, "warmup_rows"),
+        ({"end": "unknown module"}, "trainer.of_tomorrow"),
+        ({"end": "missing input"}, "of_tomorrow"),
+        ({"leave_out": ["evaluation"]}, "evaluation"),
+    ],
+)
+def test_a_pipeline_of_another_revision_is_bad_input_and_the_same_error_a_fault_with_the_images_own(
+    pod, settings, words
+):
+    assert pod.run(name="pod-0", code="0123456789abcdef", **settings) == ExitCode.BAD_INPUT
+    (problem,) = pod.notes.read("Evaluator").problems
+    assert words in problem["found"]
+    assert "compiled with another revision than the image's (code 0123456789abcdef" in problem["found"]
+    assert problem["action"] == "Build the image and compile again."
+    assert pod.run(name="pod-1", **settings) == ExitCode.BAD_INPUT
+    assert pod.calls() == 1
+    pod.notes.clear()
+    assert pod.run(name="pod-0", **settings) == ExitCode.FAULT
+    assert words in pod.notes.read("Evaluator").fault
+
+
+@pytest.mark.slow
+def test_a_fault_of_the_machine_is_one_with_a_pipeline_of_another_revision_too(pod):
+    assert pod.run(code="0123456789abcdef", end="fault") == ExitCode.FAULT
+
+
+def test_the_code_digest_sees_every_module_that_runs_in_a_node(tmp_path):
+    for package in mismatch.PACKAGES:
+        shutil.copytree(REPOSITORY / package, tmp_path / package)
+    assert mismatch.code_digest(tmp_path) == mismatch.code_digest()
+    seen = {mismatch.code_digest()}
+    for package in mismatch.PACKAGES:
+        path = tmp_path / package / "__init__.py"
+        path.write_text(path.read_text() + "\n")
+        seen.add(mismatch.code_digest(tmp_path))
+    assert len(seen) == 1 + len(mismatch.PACKAGES)
+
+
+def test_a_wrong_parameter_of_the_run_is_bad_input_before_tfx_is_loaded(pod, capsys):
+    arguments = pod.arguments()
+    at = arguments.index("--json_serialized_invocation_args") + 1
+    given = json.loads(arguments[at])
+    given["inputs"]["parameterValues"] |= {"tune": "twice", "window": -1.0}
+    arguments[at] = json.dumps(given)
+    bound = ("--bind", "settings.when=tune", "--bind", "settings.window=window")
+    assert entrypoint.main([*arguments, *bound]) == ExitCode.BAD_INPUT
+    note = pod.notes.read("Evaluator")
+    assert [problem["where"] for problem in note.problems] == ["the run's parameter window", "the run's parameter tune"]
+    assert "loading TFX" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_parameter_of_the_run_reaches_the_executor_inside_its_property(pod):
     arguments = pod.arguments()
     at = arguments.index("--json_serialized_invocation_args") + 1
@@ -216,3 +272,4 @@ def test_without_a_place_for_notes_every_attempt_works(pod):
     arguments = pod.arguments()
     del arguments[arguments.index("--notes") : arguments.index("--notes") + 2]
     assert entrypoint.main([*arguments, "--executor_class_path", "no.such.Executor"]) == ExitCode.FAULT
+    assert not (pod.folder / "registry").exists()

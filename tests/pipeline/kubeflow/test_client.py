@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.entrypoint import parameters
 from evergreen.errors import BadInput
 from pipeline.display import PlainDisplay, State
 from pipeline.kubeflow import cli, client
@@ -131,6 +132,21 @@ def test_every_wrong_parameter_is_told_at_once(tmp_path):
         package.arguments(given)
     assert [problem.where.split()[-1] for problem in caught.value.problems] == [*given, "note"]
     assert "Did you mean 'steps'?" in str(caught.value)
+
+
+def test_a_wrong_value_of_our_own_parameters_never_reaches_kubeflow(tmp_path):
+    spec = json.loads(json.dumps(SPEC))
+    ours = {
+        name: {"parameterType": kind, "description": described[name]}
+        for described in [{parameter.name: parameter.description for parameter in parameters.PARAMETERS}]
+        for name, kind in (("tune", "STRING"), ("spans", "STRING"), ("window", "NUMBER_INTEGER"))
+    }
+    spec["root"]["inputDefinitions"]["parameters"] = {**ours, "train_steps": {"parameterType": "NUMBER_INTEGER"}}
+    package = client.read_package(compiled(tmp_path, spec))
+    with pytest.raises(BadInput) as caught:
+        # The last one has the name of ours, and is somebody else's.
+        package.arguments({"tune": "twice", "spans": "5-2", "window": "-1", "train_steps": "-1"})
+    assert [problem.where for problem in caught.value.problems] == ["--param spans", "--param window", "--param tune"]
 
 
 # --- versions --------------------------------------------------------------------------------------------------------

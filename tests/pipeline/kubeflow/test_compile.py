@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.entrypoint import mismatch
 from pipeline.config import Environment
 from pipeline.kubeflow import backend, compiler
 
@@ -198,6 +199,12 @@ def test_parameters_have_defaults_and_a_way_to_their_node(spec):
         assert any(word.endswith(f"={name}") for word in arguments)
         definitions = arguments[arguments.index("--json_serialized_inputs_spec_args") + 1]
         assert name in json.loads(definitions)["parameters"]
+
+
+def test_every_node_carries_the_digest_of_the_code_that_it_was_compiled_with(spec):
+    for node in NODES:
+        arguments = container(spec, node)["args"]
+        assert arguments[arguments.index("--code") + 1] == mismatch.code_digest()
 
 
 @pytest.mark.slow
