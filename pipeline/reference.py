@@ -12,7 +12,8 @@ from typing import Any
 import pydantic
 from pydantic_core import PydanticUndefined
 
-from pipeline.config import Config, Environment, sections
+from pipeline.config import Config, Environment
+from pipeline.shape import sections
 
 HEADER = """\
 # Configuration

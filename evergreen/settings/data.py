@@ -26,6 +26,29 @@ class CsvFormat(Section):
     header: bool = True
     """Whether the first line names the columns; without it the columns are the schema's, in the schema's order."""
 
+    @pydantic.field_validator("delimiter", "quote")
+    @classmethod
+    def _one_byte(cls, sign: str) -> str:
+        if not sign.isascii() or sign in "\r\n\0":
+            raise ValueError("one ASCII character that ends no line")
+        return sign
+
+    @pydantic.field_validator("encoding")
+    @classmethod
+    def _of_text(cls, encoding: str) -> str:
+        try:
+            if "a".encode(encoding).decode(encoding) == "a":
+                return encoding
+        except (LookupError, UnicodeError, ValueError):
+            pass
+        raise ValueError("an encoding of text that Python knows, such as utf-8, utf-16, cp1252 or shift_jis")
+
+    @pydantic.model_validator(mode="after")
+    def _apart(self) -> CsvFormat:
+        if self.delimiter == self.quote:
+            raise ValueError("a delimiter and a quote that differ")
+        return self
+
 
 class SplitByKey(Section):
     """Rows go into a split by the hash of some columns: all rows of one customer into the same."""
@@ -54,7 +77,7 @@ class SplitByTime(Section):
 class Data(Section):
     """Where the rows come from and how they are split."""
 
-    path: str
+    path: Annotated[str, pydantic.Field(min_length=1)]
     """A glob of files; `{SPAN}` and `{VERSION}` stand for a span's number and its delivery."""
     format: Literal["csv", "parquet", "tfrecord"] = "csv"
     """The files' format: CSV (plain, gzip, zstd or bz2), Parquet, or TFRecord of tf.Example (plain or gzip)."""

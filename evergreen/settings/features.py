@@ -53,6 +53,12 @@ class Numeric(Section):
     scale: Scale = "z_score"
     """To mean 0 and deviation 1, to [0, 1], or not at all; comes last."""
 
+    @pydantic.model_validator(mode="after")
+    def _constant_in_use(self) -> Numeric:
+        if self.constant and self.missing != "constant":
+            raise ValueError("`missing: constant` beside a constant")
+        return self
+
 
 def _one_of(section: Section, *keys: str) -> None:
     given = [key for key in keys if getattr(section, key) is not None]
@@ -295,7 +301,7 @@ class Cross(Section):
     def _countable(self) -> Cross:
         cells = math.prod(part.cells for part in self.parts)
         if cells > 2**62:
-            raise ValueError(f"fewer than {cells:.1e} combinations; make the parts smaller")
+            raise ValueError("fewer than 2^62 combinations; make the parts smaller")
         if self.buckets is None and cells > 2**24:
             raise ValueError(f"fewer than {cells:,} combinations; hash them with buckets, or make the parts smaller")
         return self

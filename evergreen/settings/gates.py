@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from evergreen import expressions
-from evergreen.settings.base import ColumnName, Section, Share
+from evergreen.settings.base import ColumnName, Section, Share, YamlSwitch
 
 Metric = Literal["rmse", "mae", "accuracy", "auc", "log_loss"]
 HIGHER_IS_BETTER: dict[str, bool] = {"rmse": False, "mae": False, "accuracy": True, "auc": True, "log_loss": False}
@@ -129,7 +129,7 @@ class Validation(Section):
     """Share of a new span's rows that may also be in another span; a span that was delivered twice shares all."""
     min_rows: Annotated[int, pydantic.Field(ge=1)] = 100
     """Rows that the train split needs at the least."""
-    severity: dict[DataCheck, Literal["error", "warning", "off"]] = {}
+    severity: dict[DataCheck, Annotated[Literal["error", "warning", "off"], YamlSwitch]] = {}
     """What a check's finding does, where it shall not be what it is: stop the run, be reported, nothing."""
     checks: list[CustomCheck] = []
     """Your own conditions."""

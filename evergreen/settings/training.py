@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from evergreen.settings.base import Section
+from evergreen.settings.base import Section, YamlSwitch
 
 
 class Model(Section):
@@ -74,7 +74,7 @@ class Training(Section):
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     """What is computed with; weights and outputs are float32 always. `auto` is float32: the networks of tables are
     too small to gain from less."""
-    xla: Literal["auto", "on", "off"] = "auto"
+    xla: Annotated[Literal["auto", "on", "off"], YamlSwitch] = "auto"
     """Whether XLA compiles the step; `auto` does on one GPU and not on CPUs, where it was measured to be slower."""
     checkpoint_steps: Annotated[int, pydantic.Field(ge=1)] | None = None
     """Steps between two checkpoints; `null` leaves it to the minutes."""

@@ -141,6 +141,101 @@ def test_files_that_are_no_configuration(write, text, said):
     assert said in "".join(problems_of(write(text)).values())
 
 
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{after}: &{after} [{', '.join(['*' + before] * 9)}]\n"
+    for before, after in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOMB, "more than 100,000 values, its aliases unfolded"),
+        ("x: &x [*x]\n", "line 9: found an alias of what it stands in"),
+        ("x: &x {y: *x}\n", "line 9: found an alias of what it stands in"),
+        ("x: " + "[" * 900 + "]" * 900 + "\n", "brackets within brackets, too many"),
+        ("x: 2024-13-41\n", "a value that YAML cannot read (month must be in 1..12)"),
+        (f"x: {'9' * 5000}\n", "a value that YAML cannot read"),
+        (f"x: [0x{'f' * 5000}]\n", "a number of thousands of digits"),
+        ("x: *nobody\n", "line 9, column 4: found undefined alias"),
+        ("\tx: 1\n", "line 9, column 1: found character that cannot start any token"),
+        ("x: 1\0\n", "control characters are not allowed"),
+        ("---\nname: two\n", "another document"),
+        ("1: x\n", "expected keys that are texts"),
+    ],
+)
+def test_yaml_that_no_configuration_is_made_of(write, text, said):
+    found = problems_of(write(GOOD + text))
+    assert said in "".join(found.values())
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_bytes(GOOD.encode() + "# größe".encode("latin-1"))
+    assert "line 9: found byte 0xf6, which is not UTF-8" in "".join(problems_of(path).values())
+    path.write_bytes(b"a" * (5 << 20))
+    assert "more than 4 MiB" in "".join(problems_of(path).values())
+    assert "Is a directory" in "".join(problems_of(tmp_path).values())
+
+
+def test_aliases_may_save_writing(write):
+    shared = "features:\n  miles: &number {kind: numeric, clip: {min: 0}}\n  far: {<<: *number, column: miles}\n"
+    start, end = GOOD.index("features"), GOOD.index("evaluation")
+    config = config_module.load_config(write(GOOD[:start] + shared + GOOD[end:]))
+    assert config.features["far"].clip.min == 0
+
+
+def test_numbers_are_meant_as_numbers(write):
+    found = problems_of(
+        write(
+            GOOD.replace("path:", f"window: yes, splits: {{train: true, eval: 1, test: {2**70}}}, path:")
+            + "training: {learning_rate: .inf, epochs: 1.5}\nmodel: {hidden_units: [true]}\n"
+            "validation: {max_drift: .nan, max_value_change: on}\n"
+        )
+    )
+    assert {where.rpartition(", ")[2]: text.partition("expected ")[2] for where, text in found.items()} == {
+        "data.window": "a number. Correct the value.",
+        "data.splits.train": "a number. Correct the value.",
+        "data.splits.test": "a whole number of 64 bits. Correct the value.",
+        "training.learning_rate": "a finite number. Correct the value.",
+        "training.epochs": "a whole number. Correct the value.",
+        "model.hidden_units.0": "a number. Correct the value.",
+        "validation.max_drift": "a finite number. Correct the value.",
+        "validation.max_value_change": "a number. Correct the value.",
+    }
+
+
+def test_on_and_off_are_words_where_words_are_asked_for(write):
+    config = config_module.load_config(
+        write(GOOD + "training: {xla: on}\nvalidation: {severity: {span_drift: off, rows: warning}}\n")
+    )
+    assert config.training.xla == "on"
+    assert config.validation.severity == {"span_drift": "off", "rows": "warning"}
+
+
+def test_how_a_csv_cannot_be_written(write):
+    csv = "csv: {delimiter: ö, quote: xx, encoding: rot13}"
+    found = problems_of(write(GOOD.replace("path:", f"{csv}, path:")))
+    assert "one ASCII character" in found["line 2, data.csv.delimiter"]
+    assert "a text of 1 or fewer characters" in found["line 2, data.csv.quote"]
+    assert "an encoding of text that Python knows" in found["line 2, data.csv.encoding"]
+    found = problems_of(write(GOOD.replace("path:", "csv: {delimiter: ';', quote: ';'}, path:")))
+    assert "that differ" in found["line 2, data.csv"]
+
+
+def test_columns_that_decide_on_rows_are_the_schemas(write):
+    found = problems_of(write(GOOD.replace("path:", "required: [tipp], split_by: {columns: [aria]}, path:")))
+    assert "Did you mean 'tip'?" in found["line 2, data.required.0"]
+    assert "Did you mean 'area'?" in found["line 2, data.split_by.columns.0"]
+    found = problems_of(write(GOOD.replace("path:", "split_by: {time: when}, path:")))
+    assert "column 'when', which the schema" in found["line 2, data.split_by.time"]
+
+
+def test_a_constant_that_nothing_uses(write):
+    found = problems_of(write(GOOD.replace("{kind: numeric}", "{kind: numeric, constant: -1}")))
+    assert "`missing: constant`" in found["line 6, features.miles"]
+
+
 def test_a_mistake_is_told_without_loading_tensorflow(write):
     path = write(GOOD.replace("kind: identity", "kind: identty"))
     program = (
