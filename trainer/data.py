@@ -16,14 +16,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from evergreen import errors, settings
-from trainer import disk
+from trainer import disk, grouping
 from trainer import features as features_lib
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -39,6 +39,8 @@ _CYCLE = 16
 """Shards that are read at the same time."""
 _SHUFFLE_ROWS = 100_000
 """Serialized examples in the shuffle buffer of a streamed split."""
+_JUDGING_BATCHES = 8
+"""How many times the batch of training the one of the judging part is: nothing is kept for a gradient."""
 _SEEDS = 1_000_003
 """Between the seeds of two trainings: their epochs' seeds do not meet."""
 _MAX_DECODED_TO_FILE = 32
@@ -117,22 +119,43 @@ def open_split(
         "seed": seed,
         "class_weights": class_weights,
     }
-    columns = _load(files, features, cache_bytes)
-    if columns is not None:
-        rows_read = len(columns[features.label])
-        columns = _labelled(columns, features)
-        if not len(columns[features.label]):
-            raise errors.BadInput([_nothing(patterns, f"{rows_read} rows, none of them with a label")])
-        return _from_memory(columns, features, skipped=rows_read - len(columns[features.label]), **common)
-    kept = _on_disk(files, features, disk_bytes, **common)
+    kept = _in_memory(files, features, cache_bytes) or _on_disk(files, features, disk_bytes)
+    if kept is not None:
+        if not len(kept.label):
+            raise errors.BadInput([_nothing(patterns, f"{kept.skipped} rows, none of them with a label")])
+        return _of_rows(kept, features, **common)
     deterministic = reproducible or not training
-    return kept or _stream(files, features, patterns=patterns, deterministic=deterministic, **common)
+    return _stream(files, features, patterns=patterns, deterministic=deterministic, **common)
+
+
+class HeldOut:
+    """A split that is read once and parted at random for the trials of a search: to train on, and to judge by."""
+
+    def __init__(self, features: features_lib.Features, parts: tuple[_Rows, _Rows]) -> None:
+        """Takes both parts; `hold_out` and `shared` make it."""
+        self._features, self._parts = features, parts
+
+    def open(self, *, batch_size: int, seed: int, class_weights: settings.ClassWeights = None) -> tuple[Split, Split]:
+        """Opens the part to train on and the one to judge by.
+
+        Raises:
+            BadInput: when the weights name no class of the label.
+        """
+        problems = class_problems(self._features, class_weights)
+        if problems:
+            raise errors.BadInput(problems)
+        common: dict[str, Any] = {"seed": seed, "class_weights": class_weights}
+        train, judge = self._parts
+        return (
+            _of_rows(train, self._features, batch_size=batch_size, training=True, **common),
+            _of_rows(judge, self._features, batch_size=_JUDGING_BATCHES * batch_size, training=False, **common),
+        )
 
 
 def hold_out(
     patterns: Sequence[str], features: features_lib.Features, *, share: float, seed: int, cache_bytes: int
-) -> Callable[..., tuple[Split, Split]]:
-    """Reads a split once and parts it at random, for the trials of a search: one part to train on, one to judge by.
+) -> HeldOut:
+    """Reads a split and parts it.
 
     Args:
         patterns: Globs of TFRecord files of transformed tf.Examples.
@@ -142,44 +165,77 @@ def hold_out(
         cache_bytes: How large the decoded columns may be; of a larger split only the first rows of all shards that fit
             are used.
 
-    Returns:
-        A function of `batch_size`, `seed` and `class_weights` that gives the part to train on and the other one.
-
     Raises:
         BadInput: when there are fewer than two rows with a label.
     """
+    groups = grouping.Groups(features.spec())
+    parts = [
+        _Rows(_InMemory(part), groups.column(part, features.label), 0, "memory")
+        for part in _parted(patterns, features, share=share, seed=seed, cache_bytes=cache_bytes)
+    ]
+    return HeldOut(features, (parts[0], parts[1]))
+
+
+def share_held_out(
+    files: tuple[int, int],
+    patterns: Sequence[str],
+    features: features_lib.Features,
+    *,
+    share: float,
+    seed: int,
+    cache_bytes: int,
+) -> None:
+    """Does as `hold_out` for other processes, which `shared` gives the parts to without reading anything again.
+
+    Args:
+        files: descriptors of two empty files, for the part to train on and the one to judge by.
+        patterns: as in `hold_out`, and so are the others.
+        features: the columns.
+        share: of the rows that judge.
+        seed: of the parting.
+        cache_bytes: memory for the columns, here and once more in the files.
+    """
+    spec = grouping.Groups(features.spec()).spec()
+    parted = _parted(patterns, features, share=share, seed=seed, cache_bytes=cache_bytes)
+    for file, part in zip(files, parted, strict=True):
+        disk.write(file, part, spec)
+
+
+def shared(files: tuple[int, int], features: features_lib.Features) -> HeldOut:
+    """Maps what `share_held_out` wrote; all processes have the same memory.
+
+    Args:
+        files: the descriptors, inherited.
+        features: the columns.
+    """
+    groups = grouping.Groups(features.spec())
+    parts = []
+    for file in files:
+        records = disk.Records(f"/proc/self/fd/{file}", groups.spec())
+        parts.append(_Rows(records, groups.column(records.arrays(), features.label), 0, "memory"))
+    return HeldOut(features, (parts[0], parts[1]))
+
+
+def _parted(
+    patterns: Sequence[str], features: features_lib.Features, *, share: float, seed: int, cache_bytes: int
+) -> tuple[grouping.Arrays, grouping.Arrays]:
     files = sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern))
-    read = _load(files, features, cache_bytes, whole=False) if files else None
-    columns = _labelled(read, features) if read is not None else {features.label: np.empty(0)}
-    rows = len(columns[features.label])
+    matrices = (_load(files, features, cache_bytes, whole=False) or ({}, 0))[0] if files else {}
+    rows = len(next(iter(matrices.values()), ()))
     if rows < 2:
         raise errors.BadInput([_nothing(patterns, f"{rows} rows with a label")])
     order = np.random.default_rng(seed).permutation(rows)
     judging = min(rows - 1, max(1, round(share * rows)))
-    parts = [
-        {name: values[chosen] for name, values in columns.items()} for chosen in (order[judging:], order[:judging])
-    ]
-
-    def open_parts(*, batch_size: int, seed: int, class_weights: settings.ClassWeights = None) -> tuple[Split, Split]:
-        problems = class_problems(features, class_weights)
-        if problems:
-            raise errors.BadInput(problems)
-        train, judge = (
-            _from_memory(
-                part, features, batch_size=size, training=training, seed=seed, skipped=0, class_weights=class_weights
-            )
-            for part, size, training in ((parts[0], batch_size, True), (parts[1], 8 * batch_size, False))
-        )
-        return train, judge
-
-    return open_parts
+    train, judge = (
+        {group: values[chosen] for group, values in matrices.items()} for chosen in (order[judging:], order[:judging])
+    )
+    return train, judge
 
 
 def read_columns(files: Sequence[str], features: features_lib.Features) -> Columns:
     """Decodes whole files into one array a column, in file order, rows without a label included."""
-    columns = _load(sorted(files), features, budget=None)
-    assert columns is not None  # only a budget makes it give up
-    return columns
+    batches = list(_decoded(sorted(files), features))
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in features.spec()}
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -199,24 +255,28 @@ def _records(files: Sequence[str], *, deterministic: bool) -> tf.data.Dataset:
 
 
 def _load(
-    files: Sequence[str], features: features_lib.Features, budget: int | None, *, whole: bool = True
-) -> Columns | None:
-    """Decodes the files into columns; what is larger than `budget` bytes gives None, or what fits unless `whole`."""
-    if whole and budget is not None and _surely_larger(files, budget):
+    files: Sequence[str], features: features_lib.Features, budget: int, *, whole: bool = True
+) -> tuple[grouping.Arrays, int] | None:
+    """Decodes the rows with a label into matrices, and counts those without.
+
+    What is larger than `budget` bytes gives None, or what fits unless `whole`.
+    """
+    if whole and _surely_larger(files, budget):
         return None
-    spec = features.spec()
-    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in spec}
-    size = 0
+    groups = grouping.Groups(features.spec())
+    parts: dict[str, list[npt.NDArray[Any]]] = {group: [] for group in groups.spec()}
+    size = read = 0
     for batch in _decoded(files, features):
-        for name, values in batch.items():
-            parts[name].append(values)
+        read += len(batch[features.label])
+        for group, values in groups.pack(_labelled(batch, features)).items():
+            parts[group].append(values)
             size += values.nbytes
-        if budget is not None and size > budget:
+        if size > budget:
             if whole:
                 return None
             break
-    empty = {name: np.empty(0, feature.dtype.as_numpy_dtype) for name, feature in spec.items()}
-    return {name: np.concatenate(values) if values else empty[name] for name, values in parts.items()}
+    matrices = {group: np.concatenate(parts.pop(group)) for group in groups.spec() if parts[group]}
+    return matrices, read - len(next(iter(matrices.values()), ()))
 
 
 def _decoded(files: Sequence[str], features: features_lib.Features) -> Iterator[Columns]:
@@ -254,75 +314,99 @@ def _labelled(columns: Columns, features: features_lib.Features) -> Columns:
 
 
 class _Table(Protocol):
-    """Decoded columns, of which a batch is taken at once."""
+    """Decoded columns, by type in matrices, of which a batch is taken at once."""
 
     def take(self, chosen: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        """Returns the columns of rows by their numbers."""
+        """Returns the matrices of rows by their numbers."""
 
     def cut(self, begin: tf.Tensor, end: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        """Returns the columns of the rows from one number up to another."""
+        """Returns the matrices of the rows from one number up to another."""
+
+
+class _Rows(NamedTuple):
+    """The rows of a split that have a label."""
+
+    table: _Table
+    label: npt.NDArray[Any]
+    skipped: int
+    """Rows without a label."""
+    tier: Literal["memory", "disk"]
 
 
 class _InMemory:
-    """Columns as tensors."""
+    """Matrices as tensors."""
 
-    def __init__(self, columns: Columns) -> None:
-        self._tensors = {name: tf.constant(values) for name, values in columns.items()}
+    def __init__(self, matrices: grouping.Arrays) -> None:
+        self._tensors = {group: tf.constant(values) for group, values in matrices.items()}
 
     def take(self, chosen: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        return {name: tf.gather(tensor, chosen) for name, tensor in self._tensors.items()}
+        return {group: tf.gather(tensor, chosen) for group, tensor in self._tensors.items()}
 
     def cut(self, begin: tf.Tensor, end: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        return {name: tensor[begin:end] for name, tensor in self._tensors.items()}
+        return {group: tensor[begin:end] for group, tensor in self._tensors.items()}
 
 
-def _from_memory(columns: Columns, features: features_lib.Features, **options: Any) -> Split:
-    return _of_table(_InMemory(columns), columns[features.label], features, tier="memory", **options)
+def _in_memory(files: Sequence[str], features: features_lib.Features, budget: int) -> _Rows | None:
+    """Decodes the files into memory; None where they do not fit."""
+    loaded = _load(files, features, budget)
+    if loaded is None:
+        return None
+    matrices, skipped = loaded
+    label = grouping.Groups(features.spec()).column(matrices, features.label) if matrices else np.empty(0)
+    return _Rows(_InMemory(matrices), label, skipped, "memory")
 
 
-def _on_disk(files: Sequence[str], features: features_lib.Features, budget: int, **options: Any) -> Split | None:
+def _on_disk(files: Sequence[str], features: features_lib.Features, budget: int) -> _Rows | None:
     """Decodes the files onto disk; None where they do not fit, or where no row has a label."""
     if not budget or _surely_larger(files, budget):
         return None
+    groups = grouping.Groups(features.spec())
     labels: list[npt.NDArray[Any]] = []
     read = 0
 
-    def labelled() -> Iterator[Columns]:
+    def labelled() -> Iterator[grouping.Arrays]:
         nonlocal read
         for batch in _decoded(files, features):
             read += len(batch[features.label])
             kept = _labelled(batch, features)
             labels.append(kept[features.label])
-            yield kept
+            yield groups.pack(kept)
 
-    table = disk.spill(labelled(), features.spec(), budget=budget)
+    table = disk.spill(labelled(), groups.spec(), budget=budget)
     if table is None:
         return None
     label = np.concatenate(labels)
-    return _of_table(table, label, features, tier="disk", skipped=read - len(label), **options)
+    return _Rows(table, label, read - len(label), "disk")
 
 
-def _of_table(
-    table: _Table,
-    label: npt.NDArray[Any],
+def _of_rows(
+    kept: _Rows,
     features: features_lib.Features,
     *,
-    tier: Literal["memory", "disk"],
     batch_size: int,
     training: bool,
     seed: int,
-    skipped: int,
     class_weights: settings.ClassWeights,
 ) -> Split:
+    label, groups = kept.label, grouping.Groups(features.spec())
     rows = len(label)
     batch = min(batch_size, rows)
     by_class = _weights_by_class(features, label, class_weights)
 
+    @_as_is
+    def taken(chosen: tf.Tensor) -> Batch:
+        return _pair(groups.unpack(kept.table.take(chosen)), features, by_class)
+
+    @_as_is
+    def cut(begin: tf.Tensor) -> Batch:
+        """One pass; the last batch may be smaller."""
+        return _pair(groups.unpack(kept.table.cut(begin, begin + batch)), features, by_class)
+
     def start(step: int | tf.Tensor) -> tf.data.Dataset:
         dataset = (
-            _permuted(table, features, rows, batch, seed=seed, step=step, by_class=by_class)
+            _permuted(rows, batch, taken, seed=seed, step=step)
             if training
-            else _in_order(table, features, rows, batch, by_class=by_class)
+            else tf.data.Dataset.range(0, rows, batch).map(cut, num_parallel_calls=tf.data.AUTOTUNE)
         )
         return _by_data(dataset.prefetch(tf.data.AUTOTUNE))
 
@@ -330,23 +414,16 @@ def _of_table(
     return Split(
         start=start,
         rows=rows,
-        skipped=skipped,
+        skipped=kept.skipped,
         steps=rows // batch if training else math.ceil(rows / batch),
-        tier=tier,
+        tier=kept.tier,
         label_mean=mean,
         label_deviation=deviation,
     )
 
 
 def _permuted(
-    table: _Table,
-    features: features_lib.Features,
-    rows: int,
-    batch: int,
-    *,
-    seed: int,
-    step: int | tf.Tensor,
-    by_class: tf.Tensor | None,
+    rows: int, batch: int, take: Callable[[tf.Tensor], Batch], *, seed: int, step: int | tf.Tensor
 ) -> tf.data.Dataset:
     """Endless full batches; every epoch is a permutation of its own of all rows."""
     steps = rows // batch
@@ -356,31 +433,9 @@ def _permuted(
         order = tf.random.experimental.stateless_shuffle(tf.range(rows), seed=tf.stack([seed, epoch]))
         return tf.data.Dataset.from_tensor_slices(tf.reshape(order[: steps * batch], [steps, batch]))
 
-    @_as_is
-    def gather(chosen: tf.Tensor) -> Batch:
-        return _pair(table.take(chosen), features, by_class)
-
     epochs = tf.data.Dataset.counter(start=tf.cast(step // steps, tf.int32), dtype=tf.int32)
     # Left out before the gather, what lies before the step costs nothing.
-    return epochs.flat_map(batches_of_rows).skip(step % steps).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
-
-
-def _in_order(
-    table: _Table,
-    features: features_lib.Features,
-    rows: int,
-    batch: int,
-    *,
-    by_class: tf.Tensor | None,
-) -> tf.data.Dataset:
-    """One pass; the last batch may be smaller."""
-    starts = tf.data.Dataset.range(0, rows, batch)
-
-    @_as_is
-    def cut(start: tf.Tensor) -> Batch:
-        return _pair(table.cut(start, start + batch), features, by_class)
-
-    return starts.map(cut, num_parallel_calls=tf.data.AUTOTUNE)
+    return epochs.flat_map(batches_of_rows).skip(step % steps).map(take, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 # --- streamed --------------------------------------------------------------------------------------------------------

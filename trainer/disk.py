@@ -21,24 +21,34 @@ import tensorflow as tf
 
 _SPARED = 1 << 30
 """Bytes that the disk keeps free."""
+_ROWS_AT_ONCE = 1 << 16
+"""Rows that are put together before they are written."""
+
+
+Spec = Mapping[str, tf.io.FixedLenFeature]
+"""Type and length of each column."""
 
 
 class Records:
-    """Rows on disk."""
+    """Rows in a file that is mapped into memory."""
 
-    def __init__(self, path: str, layout: np.dtype[Any]) -> None:
-        """Maps a file of records that is not empty, and removes its name.
+    def __init__(self, path: str, spec: Spec) -> None:
+        """Maps a file of records that is not empty; its name is not needed any more after that.
 
         Args:
             path: a local file.
-            layout: of a record: each column with its type and length.
+            spec: of the columns of a record.
         """
-        self._layout = layout
-        self.rows = os.path.getsize(path) // layout.itemsize
+        self._layout = _layout(spec)
+        self._path = path
+        self.rows = os.path.getsize(path) // self._layout.itemsize
         self._bytes = tf.raw_ops.ImmutableConst(
-            dtype=tf.uint8, shape=[self.rows, layout.itemsize], memory_region_name=path
+            dtype=tf.uint8, shape=[self.rows, self._layout.itemsize], memory_region_name=path
         )
-        os.remove(path)
+
+    def arrays(self) -> Any:
+        """Returns all columns, [rows, length] by name, while the file has its name."""
+        return np.memmap(self._path, self._layout, mode="r")
 
     def take(self, chosen: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the columns of rows by their numbers."""
@@ -56,9 +66,7 @@ class Records:
         return columns
 
 
-def spill(
-    batches: Iterable[Mapping[str, npt.NDArray[Any]]], spec: Mapping[str, tf.io.FixedLenFeature], *, budget: int
-) -> Records | None:
+def spill(batches: Iterable[Mapping[str, npt.NDArray[Any]]], spec: Spec, *, budget: int) -> Records | None:
     """Writes batches of columns to a file in the folder for temporary files (TMPDIR).
 
     Args:
@@ -69,19 +77,42 @@ def spill(
     Returns:
         The rows; None where there are none, or where they fit neither the budget nor the disk.
     """
-    layout = np.dtype([(name, kind.dtype.as_numpy_dtype, tuple(kind.shape)) for name, kind in spec.items()])
     handle, path = tempfile.mkstemp(prefix="evergreen-columns-")
     try:
         with os.fdopen(handle, "wb", buffering=0) as file:
             for batch in batches:
-                records = np.empty(len(next(iter(batch.values()))), layout)
-                for name, values in batch.items():
-                    records[name] = values
+                records = _records(batch, spec)
                 too_large = file.tell() + records.nbytes > budget
                 if too_large or shutil.disk_usage(path).free < records.nbytes + _SPARED:
                     return None
                 file.write(records.data)
-        return Records(path, layout) if os.path.getsize(path) else None
+        # The kernel looks at a mapped file's pages when it is asked for them: the name can go.
+        return Records(path, spec) if os.path.getsize(path) else None
     finally:
-        if os.path.exists(path):
-            os.remove(path)
+        os.remove(path)
+
+
+def write(file: int, columns: Mapping[str, npt.NDArray[Any]], spec: Spec) -> None:
+    """Writes columns to an open file, for `Records` to map.
+
+    Args:
+        file: a descriptor; it stays open.
+        columns: [rows] or [rows, length].
+        spec: types and lengths of the columns.
+    """
+    rows = len(next(iter(columns.values())))
+    with os.fdopen(os.dup(file), "wb") as out:
+        for begin in range(0, rows, _ROWS_AT_ONCE):
+            chunk = {name: values[begin : begin + _ROWS_AT_ONCE] for name, values in columns.items()}
+            out.write(_records(chunk, spec).data)
+
+
+def _layout(spec: Spec) -> np.dtype[Any]:
+    return np.dtype([(name, kind.dtype.as_numpy_dtype, tuple(kind.shape)) for name, kind in spec.items()])
+
+
+def _records(columns: Mapping[str, npt.NDArray[Any]], spec: Spec) -> npt.NDArray[Any]:
+    records = np.empty(len(next(iter(columns.values()))), _layout(spec))
+    for name, values in columns.items():
+        records[name] = values
+    return records

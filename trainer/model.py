@@ -14,12 +14,14 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import keras
+import tensorflow as tf
 
 from evergreen import errors, settings
 from trainer import features as features_lib
 
 INPUT_LAYER = "inputs"
 """Name of the layer whose output is the model's first matrix, [batch, width]."""
+_SIXTEEN_BITS = 1 << 16
 
 
 @keras.saving.register_keras_serializable(package="evergreen")
@@ -91,6 +93,28 @@ class EvenedEmbeddingBag(EmbeddingBag):
         """Looks a batch up."""
         count = keras.ops.sum(keras.ops.cast(ids >= 0, self.compute_dtype), axis=1, keepdims=True)
         return super().call(ids) / keras.ops.sqrt(keras.ops.maximum(count, 1.0))
+
+
+@keras.saving.register_keras_serializable(package="evergreen")
+class Dropout(keras.layers.Dropout):
+    """Keras' Dropout, with 16 random bits for a unit instead of 32 and a conversion to float.
+
+    On a CPU the random numbers of Keras' own take longer than the matrices of a small network. The rate is met to
+    1/65,536, and what is kept is scaled by the share that is.
+    """
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Leaves units of a batch [batch, units] out, in training."""
+        dropped = round(self.rate * _SIXTEEN_BITS)
+        if not training or not dropped:
+            return inputs
+        shape, units = tf.shape(inputs), inputs.shape[-1]
+        drawn = tf.random.stateless_uniform(
+            [shape[0], (units + 1) // 2], self.seed_generator.next(), minval=None, maxval=None, dtype=tf.uint32
+        )
+        bits = tf.reshape(tf.bitcast(drawn, tf.uint16), [shape[0], units + units % 2])[:, :units]
+        kept = bits >= tf.constant(dropped, tf.uint16)
+        return tf.where(kept, inputs * (_SIXTEEN_BITS / (_SIXTEEN_BITS - dropped)), tf.zeros_like(inputs))
 
 
 @keras.saving.register_keras_serializable(package="evergreen")
@@ -327,7 +351,7 @@ def _hidden(parts: _Parts, hidden: Any) -> Any:
         )
         hidden = layer(hidden)
         if parts.config.dropout:
-            hidden = keras.layers.Dropout(parts.config.dropout, name=parts.names(f"dropout_{number}"))(hidden)
+            hidden = Dropout(parts.config.dropout, name=parts.names(f"dropout_{number}"))(hidden)
     return hidden
 
 

@@ -127,15 +127,46 @@ def told(folder: str, trial_id: str) -> dict[str, Any]:
     return said
 
 
+def share(setting: Setting, files: tuple[int, int]) -> None:
+    """Reads the train split once for all workers.
+
+    Args:
+        setting: the search.
+        files: descriptors of two empty files that the workers inherit.
+
+    Raises:
+        BadInput: when the split has too few rows with a label.
+    """
+    data.share_held_out(files, setting.train_files, _features(setting), **_parting(setting))
+
+
+def _features(setting: Setting) -> features_lib.Features:
+    return features_lib.read(tft.TFTransformOutput(setting.transform_graph), setting.config.preprocessing)
+
+
+def _parting(setting: Setting) -> dict[str, Any]:
+    return {
+        "share": setting.tuning.holdout,
+        "seed": setting.tuning.seed,
+        "cache_bytes": setting.config.training.cache_mib << 20,
+    }
+
+
 class TrialRunner(keras_tuner.engine.base_tuner.BaseTuner):
     """Runs the trials that an oracle hands out, in this process; in a worker the oracle is asked over the network."""
 
-    def __init__(self, setting: Setting, of: keras_tuner.Oracle) -> None:
-        """Takes the search; reads the train split when the first trial needs it."""
+    def __init__(self, setting: Setting, of: keras_tuner.Oracle, *, shared: tuple[int, int] | None = None) -> None:
+        """Takes the search.
+
+        Args:
+            setting: the search.
+            of: the oracle.
+            shared: files that `share` has written the rows to; without them they are read for the first trial.
+        """
         super().__init__(oracle=of, directory=setting.folder, project_name=PROJECT, overwrite=False)
         self._setting = setting
-        self._opened: Any = None
-        self._features: features_lib.Features | None = None
+        self._shared = shared
+        self._read: tuple[features_lib.Features, data.HeldOut] | None = None
         self._idle = False
 
     def pre_create_trial(self) -> None:
@@ -208,8 +239,8 @@ class TrialRunner(keras_tuner.engine.base_tuner.BaseTuner):
         keras.utils.clear_session(free_memory=False)
         values = trial.hyperparameters.values
         config = hyperparameters.with_values(config, {"training.seed": (config.training.seed + execution) % 2**31})
-        training, features = config.training, self._read()
-        parts = self._opened(batch_size=training.batch_size, seed=training.seed, class_weights=training.class_weights)
+        training, (features, rows) = config.training, self._rows()
+        parts = rows.open(batch_size=training.batch_size, seed=training.seed, class_weights=training.class_weights)
         whole = train.make_plan(training.model_copy(update={"epochs": self._setting.max_epochs}), parts[0].steps, None)
         model = train.compiled(config, features, parts[0], whole)
         epochs = min(values.get("tuner/epochs") or whole.epochs, whole.epochs)
@@ -228,20 +259,16 @@ class TrialRunner(keras_tuner.engine.base_tuner.BaseTuner):
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         return history, len(history["loss"]) - before
 
-    def _read(self) -> features_lib.Features:
-        if self._features is None:
-            config = self._setting.config
-            self._features = features_lib.read(
-                tft.TFTransformOutput(self._setting.transform_graph), config.preprocessing
+    def _rows(self) -> tuple[features_lib.Features, data.HeldOut]:
+        if self._read is None:
+            features = _features(self._setting)
+            rows = (
+                data.hold_out(self._setting.train_files, features, **_parting(self._setting))
+                if self._shared is None
+                else data.shared(self._shared, features)
             )
-            self._opened = data.hold_out(
-                self._setting.train_files,
-                self._features,
-                share=self._setting.tuning.holdout,
-                seed=self._setting.tuning.seed,
-                cache_bytes=config.training.cache_mib << 20,
-            )
-        return self._features
+            self._read = features, rows
+        return self._read
 
     def _states(self, trial_id: str, execution: int) -> checkpoints.Checkpoints:
         return checkpoints.Checkpoints(os.path.join(self.get_trial_dir(trial_id), f"state-{execution}"), keep=1)

@@ -250,6 +250,7 @@ class Search:
             workers_lib.serve(self.oracle) as port,
             workers_lib.Workers(self._setting, port=port, count=self._workers) as workers,
         ):
+            workers.share()
             for name in sorted(running):
                 workers.start(name)
             while running:

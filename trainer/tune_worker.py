@@ -68,7 +68,8 @@ def _fork(setting: trials.Setting, wanted: dict[str, Any]) -> tuple[int, int]:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ.update(wanted["environment"])
-        trials.TrialRunner(setting, trials.oracle(setting)).search()
+        shared = None if wanted["rows"] is None else tuple(wanted["rows"])
+        trials.TrialRunner(setting, trials.oracle(setting), shared=shared).search()
         status = 0
     except BaseException:  # noqa: BLE001  a fork must not run on in what its parent was doing
         traceback.print_exc()

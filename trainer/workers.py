@@ -1,12 +1,13 @@
 """Trials in processes of their own, from the chief's side: it serves the oracle and has workers started and replaced.
 
     with serve(oracle) as port, Workers(setting, port=port, count=2) as workers:
+        workers.share()
         workers.start("worker0")
         for name, status in workers.ended(timeout=1.0):
             ...
 
-Each worker gets one GPU where there are GPUs, else an equal share of the cores. All of them end with the `with`, and
-with this process, however that ends.
+Each worker gets one GPU where there are GPUs, else an equal share of the cores and the same memory with the rows. All
+of them end with the `with`, and with this process, however that ends.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class Workers:
             count: workers that share the machine.
         """
         self._setting, self._port, self._count = setting, port, count
+        self._files = os.memfd_create("rows-to-train-on"), os.memfd_create("rows-to-judge-by")
+        self._shared = False
         os.makedirs(os.path.dirname(self.log(_TEMPLATE)), exist_ok=True)
         with open(self.log(_TEMPLATE), "ab") as log:
             self._process = subprocess.Popen(
@@ -72,6 +75,7 @@ class Workers:
                 stderr=log,
                 bufsize=0,
                 env=self._environment(),
+                pass_fds=self._files,
                 cwd=os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
             )
         self._tell(json.loads(setting.as_json()))
@@ -88,6 +92,21 @@ class Workers:
             self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+        for file in self._files:
+            os.close(file)
+
+    def share(self) -> None:
+        """Reads the rows into memory that all workers have, while their process is still importing.
+
+        With GPUs each worker reads for itself: what TensorFlow does here would take hold of all of them.
+
+        Raises:
+            BadInput: when the train split has too few rows with a label.
+        """
+        if tf.config.list_physical_devices("GPU"):
+            return
+        trials.share(self._setting, self._files)
+        self._shared = True
 
     def start(self, name: str) -> None:
         """Starts a worker; the number at the end of its name says which GPU is its own."""
@@ -103,7 +122,8 @@ class Workers:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
             all_ = visible if len(visible) == len(gpus) else [str(place) for place in range(len(gpus))]
             environment["CUDA_VISIBLE_DEVICES"] = all_[int(name.removeprefix("worker")) % len(all_)]
-        self._tell({"name": name, "log": self.log(name), "environment": environment})
+        rows = self._files if self._shared else None
+        self._tell({"name": name, "log": self.log(name), "environment": environment, "rows": rows})
 
     def ended(self, *, timeout: float) -> Iterator[tuple[str, int]]:
         """Yields name and exit status of workers that have ended, waiting at most `timeout` seconds for one.

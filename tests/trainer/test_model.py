@@ -118,3 +118,20 @@ def test_columns_may_have_any_name(tmp_path: Any) -> None:
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(batch), model(batch))
     assert len({weight.path for weight in model.weights}) == len(model.weights)
+
+
+@pytest.mark.parametrize("units", [5, 64])
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_dropout_leaves_out_the_share_that_it_says_and_keeps_the_mean(units: int, precision: str) -> None:
+    layer = model_lib.Dropout(0.25, seed=1, dtype=precision)
+    ones = np.ones((20_000, units), np.float32)
+    first, second = (np.asarray(layer(ones, training=True), np.float32) for _ in range(2))
+    assert (first != second).any()
+    # Five standard deviations of a share of so many draws.
+    assert (first == 0).mean() == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / first.size) ** 0.5)
+    assert np.unique(first)[1:] == pytest.approx([1 / 0.75], rel=4e-3)
+    by_unit = (first == 0).mean(axis=0)  # two units share a random number: neither may follow from the other
+    assert np.abs(by_unit - 0.25).max() < 0.02
+    both = ((first[:, 0] == 0) & (first[:, 1] == 0)).mean()
+    assert both == pytest.approx(0.25**2, abs=0.01)
+    np.testing.assert_array_equal(layer(ones), ones)
