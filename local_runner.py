@@ -149,6 +149,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _new(options: argparse.Namespace) -> int:
+    _without_chatter()
     from evergreen.settings import Task
     from pipeline.drafting import new
 
@@ -166,6 +167,7 @@ def _new(options: argparse.Namespace) -> int:
 
 
 def _schema(options: argparse.Namespace) -> int:
+    _without_chatter()
     from pipeline import config, schema_review
 
     problem = config.load_config(options.config)
@@ -191,9 +193,7 @@ def _new_span(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    # TensorFlow's start-up chatter would stand between the answers; what goes wrong reaches the user as exceptions.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.filterwarnings("ignore")
+    _without_chatter()
     from pipeline import config
     from serving.predictor import run_predict
 
@@ -212,6 +212,12 @@ def _predict(options: argparse.Namespace) -> int:
             format=options.format,
             out=out,
         )
+
+
+def _without_chatter() -> None:
+    """Keeps what the libraries say when they are loaded off the screen; what goes wrong arrives as exceptions."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore")
 
 
 def _predict_files(options: argparse.Namespace, problem: Any, environment: Any) -> int:

@@ -9,6 +9,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from evergreen.errors import Problem
+
+_NOBODY_READS = 141
+"""What a shell reports of a process that wrote into a closed pipe (128 and SIGPIPE)."""
 
 
 def common_options(root: Path, *, environment: str, environment_help: str) -> argparse.ArgumentParser:
@@ -47,7 +54,8 @@ def carry_out(
         paths: options that are paths beside `config` and `environment`; relative ones start at `called_from`.
 
     Returns:
-        The exit code: that of `do`, of the `EvergreenError` that it raised, or 130 when it was stopped.
+        The exit code: that of `do`, of the `EvergreenError` that it raised, 1 where the machine failed (a full disk, a
+        folder that may not be written), 130 when it was stopped, 141 when nobody reads the output any more.
     """
     _use_project_python(root)
     from evergreen.errors import EvergreenError
@@ -60,15 +68,35 @@ def carry_out(
     # Paths inside the configuration are relative to the project, wherever the command is given.
     os.chdir(root)
     try:
-        return int(do(options))
+        code = int(do(options))
+        sys.stdout.flush()
+        return code
     except EvergreenError as error:
         count = len(error.problems)
         print(f"{count} problem{'s' if count > 1 else ''}:", file=sys.stderr)
         say_problems(error.problems, stream=sys.stderr)
         return int(error.exit_code)
+    except BrokenPipeError:
+        # Whoever reads has seen enough, as in `... | head`; Python would complain once more when it closes the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _NOBODY_READS
+    except OSError as error:
+        say_problems([_of_the_machine(error)], stream=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
+
+
+def _of_the_machine(error: OSError) -> Problem:
+    from evergreen.errors import Problem
+
+    return Problem(
+        where=str(error.filename or "this machine"),
+        found=error.strerror or str(error),
+        expected="a place that can be read and written",
+        action="Make room, or correct the permissions or the path; then give the command again.",
+    )
 
 
 def _use_project_python(root: Path) -> None:

@@ -118,7 +118,7 @@ class LiveDisplay:
 
     def say(self, text: str) -> None:
         """Prints the line above the table."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False)  # a path may hold brackets
 
     def begin(self, node: str) -> None:
         """Marks the node as running."""

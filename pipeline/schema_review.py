@@ -24,10 +24,14 @@ import pyarrow as pa
 from evergreen import settings, spans
 from evergreen.errors import BadInput, Problem
 from evergreen.files import write_whole
+from evergreen.words import aligned, on_one_line, short
 from pipeline.config import Config
 from pipeline.drafting import new_schema, profile, table_source
 
 _SHOWN = 5
+_NAME_SHOWN = 40
+_USE_SHOWN = 60
+_VALUE_SHOWN = 30
 _TYPES = {"INT": "whole number", "FLOAT": "number", "BYTES": "text"}
 _WIDER = {("INT", "FLOAT"), ("INT", "BYTES"), ("FLOAT", "BYTES")}
 """Types of the schema and of the data that do not go together; the others hold the data as they are."""
@@ -78,17 +82,15 @@ def show(config: Config) -> str:
     rows = [("column", "type", "must be there", "values", "used as")]
     rows += [
         (
-            feature.name,
+            short(on_one_line(feature.name), _NAME_SHOWN),
             _TYPES[_type(feature)],
             _presence_in_words(feature),
-            _domain_in_words(feature, schema),
-            uses.get(feature.name, "-"),
+            on_one_line(_domain_in_words(feature, schema)),
+            short(on_one_line(uses.get(feature.name, "-")), _USE_SHOWN),
         )
         for feature in schema.feature
     ]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([f"{config.schema_path}: {len(schema.feature)} columns", "", *lines])
+    return "\n".join([f"{config.schema_path}: {len(schema.feature)} columns", "", *aligned(rows)])
 
 
 def diff(config: Config, *, spans_: str | None = None, command: str = "local_runner.py schema accept") -> Changes:
@@ -448,7 +450,7 @@ def _domain_in_words(feature: Any, schema: Any) -> str:
     values = _string_domain(feature, schema)
     if values is not None:
         more = f", ... ({len(values):,})" if len(values) > _SHOWN else ""
-        return ", ".join(values[:_SHOWN]) + more
+        return ", ".join(short(value, _VALUE_SHOWN) for value in values[:_SHOWN]) + more
     limits = _limits(feature)
     if limits is None or limits == (None, None):
         return "any"

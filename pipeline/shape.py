@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import pydantic
 
 from evergreen.errors import Problem
+from evergreen.words import short
 from pipeline.yaml_file import Document, Place
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
@@ -176,7 +177,7 @@ def _shown(value: object) -> str:
         text = str(value).lower() if isinstance(value, bool) else repr(value)
     except ValueError:  # Python does not write out numbers of thousands of digits
         return "a number of thousands of digits"
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return short(text, _SHOWN)
 
 
 def _without_tags(location: Place, document: Document, *, missing: bool) -> Place:

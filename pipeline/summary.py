@@ -8,6 +8,7 @@ from typing import IO, Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from evergreen.errors import ExitCode, Problem
 from pipeline.display import State
@@ -40,7 +41,8 @@ def render(
     Returns:
         `ExitCode.REFUSED` where a candidate was judged and not blessed, else `ExitCode.OK`.
     """
-    console = Console(file=stream, highlight=False, soft_wrap=True)
+    # Paths and names are no markup, whatever brackets they hold.
+    console = Console(file=stream, highlight=False, soft_wrap=True, markup=False)
     if "ExampleValidator" in outputs:
         say_findings(read_json(outputs["ExampleValidator"], "anomalies", "report.json"), stream=stream)
     verdict = read_json(outputs["Evaluator"], "evaluation", "verdict.json") if "Evaluator" in outputs else None
@@ -133,9 +135,10 @@ def _champion_name(verdict: Mapping[str, Any]) -> str:
 def _say_verdict(console: Console, verdict: Mapping[str, Any]) -> None:
     if verdict["blessed"]:
         against = "the trivial baseline" if verdict["metrics"]["champion"] is None else "the champion"
-        console.print(f"Verdict: [bold green]blessed[/]: within its bounds and good enough against {against}.")
+        reason = f": within its bounds and good enough against {against}."
+        console.print("Verdict: ", Text("blessed", "bold green"), reason, sep="")
         return
-    console.print("Verdict: [bold yellow]refused[/]. What serves goes on serving. Why:")
+    console.print("Verdict: ", Text("refused", "bold yellow"), ". What serves goes on serving. Why:", sep="")
     say_problems((Problem(**reason) for reason in verdict["reasons"]), stream=console.file)
     console.print()
 
@@ -147,14 +150,15 @@ def _work_done(states: Mapping[str, State], seconds: float) -> str:
     took = f"{seconds:.0f} s"
     if not done:
         return f"Nothing changed since the last run: no work was done ({took})."
-    text = f"Done in {took}: {_list(done)} ran"
-    text += f"; {_list(cached)} unchanged" if cached else ""
-    text += f"; {_list(skipped)} skipped" if skipped else ""
+    ran = f"all {len(done)} nodes" if len(done) == len(states) else _list(done, of=len(states))
+    text = f"Done in {took}: {ran} ran"
+    text += f"; {_list(cached, of=len(states))} unchanged" if cached else ""
+    text += f"; {_list(skipped, of=len(states))} skipped" if skipped else ""
     return text + "."
 
 
-def _list(nodes: Sequence[str]) -> str:
-    return f"all {len(nodes)} nodes" if len(nodes) > 6 else ", ".join(nodes)
+def _list(nodes: Sequence[str], *, of: int) -> str:
+    return f"{len(nodes)} of {of} nodes" if len(nodes) > 6 else ", ".join(nodes)
 
 
 def _next(command: str, *, refused: bool, partial: bool, built_in_data: bool) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evergreen.errors import Problem
+from evergreen.words import short
 from serving.rows import Text
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -157,7 +158,7 @@ class Column:
             raise _Refused(str(value), self._expected(), "Write a whole number.")
         largest = _FLOAT32_MAX if self.kind is Kind.NUMBER else _INT64.max
         if not -largest <= value <= largest:
-            raise _Refused(_short(str(value)), f"{self._expected()} that fits the model", "Correct the number.")
+            raise _Refused(short(str(value), 40), f"{self._expected()} that fits the model", "Correct the number.")
         if not self.low <= value <= self.high:
             action = "Correct the value; if it is right, widen the column's domain in the schema and train again."
             raise _Refused(str(value), self._expected(), action)
@@ -266,11 +267,7 @@ def _parsed(text: Text, kind: Kind) -> object:
 
 def _shown(value: object) -> str:
     names = {bool: "the truth value", int: "the number", float: "the number", list: "the array", dict: "the object"}
-    return f"{names.get(type(value), 'the text')} {_short(repr(value))}"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return f"{names.get(type(value), 'the text')} {short(repr(value), 40)}"
 
 
 # --- the schema ------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO, Literal, TextIO
 
 from evergreen.errors import BadInput, Problem
+from evergreen.words import short
 
 Format = Literal["jsonl", "csv"]
 Source = str | os.PathLike[str] | TextIO | BinaryIO
@@ -98,7 +99,7 @@ def _json_line(number: int, text: str, name: str) -> Line:
     except (ValueError, RecursionError) as error:
         return Line(number, problem=Problem(where=where, found=str(error), expected="a JSON object", action=example))
     if not isinstance(value, dict):
-        found = f"{_KINDS.get(type(value), 'a number')} ({_short(text.strip())})"
+        found = f"{_KINDS.get(type(value), 'a number')} ({short(text.strip(), 40)})"
         return Line(number, problem=Problem(where=where, found=found, expected="a JSON object", action=example))
     return Line(number, row=value)
 
@@ -214,10 +215,6 @@ def _name(source: Source) -> str:
         return os.fspath(source)
     name = getattr(source, "name", None)
     return "standard input" if name in (None, "<stdin>", 0) else str(name)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _bad(where: str, found: str, expected: str, action: str) -> BadInput:

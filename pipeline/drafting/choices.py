@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evergreen import settings
+from evergreen.words import short
 from pipeline.drafting import leaks
 from pipeline.drafting.profile import LARGEST, Column, Profile, Type
 
@@ -422,7 +423,7 @@ def _values(column: Column) -> str:
 
 
 def _short(value: str) -> str:
-    return repr(value if len(value) <= 30 else f"{value[:27]}...")
+    return repr(short(value, 30))
 
 
 # --- the sections ----------------------------------------------------------------------------------------------------

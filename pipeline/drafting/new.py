@@ -27,6 +27,7 @@ from components.example_gen import inspection
 from evergreen import settings
 from evergreen.errors import BadInput, Problem
 from evergreen.files import write_whole
+from evergreen.words import aligned, on_one_line, short
 from pipeline import config
 from pipeline.drafting import choices, new_schema, profile, table_source
 
@@ -142,7 +143,8 @@ def _name(data: str, called_from: Path) -> str:
     """Makes a legal name of the last part of the path that is fixed."""
     fixed = [part for part in (called_from / data).as_posix().split("/") if not set(part) & set("*?[{")]
     stem = fixed[-1].split(".")[0] if fixed else "table"
-    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:63] or "table"
+    name = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
+    return (name if name[:1].isalpha() else f"table-{name}")[:63].strip("-")
 
 
 def _name_problems(name: str, given: str | None) -> Iterator[Problem]:
@@ -268,7 +270,7 @@ def render(
     """Returns the configuration as YAML with the reasons as comments."""
     rows = f"{looked.rows:,} rows" if looked.complete else f"the first {looked.rows:,} rows"
     lines = [
-        f"# Written by `new` from a look at {rows} of {_comment(found.data.path)}.",
+        f"# Written by `new` from a look at {rows} of {on_one_line(found.data.path)}.",
         "# Every choice is yours to change; the comments say why it was made. docs/configuration.md lists every key.",
         f"name: {name}",
         "",
@@ -280,7 +282,7 @@ def render(
         "",
         f"schema: {scalar(schema)}",
         "",
-        f"label: {{column: {scalar(label)}, task: {chosen.task.value}}}  # {_comment(chosen.task_reason)}",
+        f"label: {{column: {scalar(label)}, task: {chosen.task.value}}}  # {on_one_line(chosen.task_reason)}",
         "",
         "features:",
         *_features(chosen.features, label),
@@ -318,7 +320,7 @@ def _features(features: Sequence[choices.Feature], label: str) -> list[str]:
 
 def _left_out(left_out: Sequence[choices.LeftOut]) -> list[str]:
     return ["  # Left out:"] * bool(left_out) + [
-        f"  # {_comment(left.column)}: {_comment(left.reason)}" for left in left_out
+        f"  # {on_one_line(left.column)}: {on_one_line(left.reason)}" for left in left_out
     ]
 
 
@@ -348,7 +350,7 @@ def _named(feature: choices.Feature, taken: set[str]) -> tuple[str, dict[str, An
 def _aligned(entries: Sequence[tuple[str, str]]) -> list[str]:
     """Puts the comments of neighbouring lines under each other, unless a line is very long."""
     width = max((len(text) for text, _ in entries if len(text) <= 60), default=0)
-    return [f"{text.ljust(width)}  # {_comment(reason)}" for text, reason in entries]
+    return [f"{text.ljust(width)}  # {on_one_line(reason)}" for text, reason in entries]
 
 
 def scalar(value: Any) -> str:
@@ -361,11 +363,6 @@ def scalar(value: Any) -> str:
         plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", value) and yaml.safe_load(value) == value
         return value if plain else json.dumps(value, ensure_ascii=not value.isprintable())
     return json.dumps(value)
-
-
-def _comment(text: str) -> str:
-    """Keeps a comment on its line: what does not print is written out."""
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def _publish(files: dict[Path, str], *, force: bool) -> None:
@@ -395,13 +392,11 @@ def _table(made: Made) -> list[str]:
         missing = f"{column.missing_share:.1%}" if column.missing else ""
         type_ = {"BYTES": "text", "INT": "whole number", "FLOAT": "number"}[column.type.value]
         rows.append((_cut(name, 32), type_, column.distinct_in_words(), missing, becomes, _cut(because, 90)))
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return aligned(rows)
 
 
 def _cut(text: str, length: int) -> str:
-    text = _comment(text)
-    return text if len(text) <= length else f"{text[: length - 3]}..."
+    return short(on_one_line(text), length)
 
 
 def _shown(path: Path) -> str:

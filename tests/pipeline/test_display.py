@@ -36,3 +36,10 @@ def test_the_table_has_state_time_and_figure_of_every_node():
     text = console.file.getvalue()
     for expected in ("ExampleGen", "unchanged", "0.1 s", "20 rows", "Trainer", "running", "epoch 3/10", "waiting"):
         assert expected in text
+
+
+def test_brackets_in_paths_are_shown():
+    stream = io.StringIO()
+    display = LiveDisplay([], console=Console(file=stream, force_terminal=True, width=100))
+    display.say("logs go to /data/[red]/[/x]/run.log")
+    assert "/data/[red]/[/x]/run.log" in stream.getvalue()
