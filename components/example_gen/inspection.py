@@ -23,6 +23,7 @@ from components.example_gen.source import head_of_file
 from components.example_gen.table import ColumnType, line_count
 from evergreen import settings, spans
 from evergreen.errors import Problem
+from evergreen.words import short
 
 HEAD = 256 << 10
 """Bytes of the decoded text that are looked at."""
@@ -358,7 +359,7 @@ def _header_problems(
     if not known & set(header) and any(_is_number(name) for name in header):
         yield Problem(
             where=f"{file.path}, line 1",
-            found=f"data where the header belongs: {_short(text.strip())!r}",
+            found=f"data where the header belongs: {short(text.strip(), 80)!r}",
             expected=f"a first line with the names of the columns{': ' + ','.join(columns) if columns else ''}",
             action="Add the header to the file.",
         )
@@ -380,14 +381,14 @@ def _first_line_problems(
     if len(columns) > 1 and set(fields) <= set(columns):
         yield Problem(
             where=f"{file.path}, line 1",
-            found=f"a header: {_short(text.strip())!r}",
+            found=f"a header: {short(text.strip(), 80)!r}",
             expected="data (data.csv.header is false)",
             action="Set data.csv.header to true, or write the file without the header.",
         )
     elif len(fields) != len(columns):
         yield Problem(
             where=f"{file.path}, line 1",
-            found=f"{len(fields)} fields: {_short(text.strip())!r}",
+            found=f"{len(fields)} fields: {short(text.strip(), 80)!r}",
             expected=f"{len(columns)}, one for each column of the schema, separated by {_name(csv_format.delimiter)}: "
             f"{', '.join(columns)}",
             action="Bring the schema into the order of the file's columns, or correct data.csv.delimiter.",
@@ -549,7 +550,3 @@ def _is_number(text: str) -> bool:
 
 def _name(delimiter: str) -> str:
     return f"{DELIMITERS[delimiter]} ({delimiter!r})" if delimiter in DELIMITERS else repr(delimiter)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -20,6 +20,7 @@ from components.example_gen import inspection, source, typed
 from components.example_gen.inspection import Column, Inspected, Range, Unreadable
 from evergreen import settings, spans
 from evergreen.errors import Problem
+from evergreen.words import short
 
 MAGIC = b"PAR1"
 BATCH_CELLS = 4 << 20
@@ -127,22 +128,17 @@ def _type_problems(file: spans.DataFile, schema: Any, columns: Mapping[str, Colu
         if typed.kind_of(field.type) is None:
             yield Problem(
                 where=f"{file.path}, column {field.name!r}",
-                found=f"the type {_short(field.type)}",
+                found=f"the type {short(str(field.type), 100)}",
                 expected="numbers, text, booleans, moments, or lists of them",
                 action="Write its parts as columns of their own, or leave the column out.",
             )
         elif columns is not None and field.name in columns and not typed.fits(field.type, columns[field.name].type):
             yield Problem(
                 where=f"{file.path}, column {field.name!r}",
-                found=f"the type {_short(field.type)}",
+                found=f"the type {short(str(field.type), 100)}",
                 expected=f"{columns[field.name].type.words} in every row, as in the schema",
                 action="Write the column with this type, or change its type in the schema.",
             )
-
-
-def _short(type_: Any) -> str:
-    text = str(type_)
-    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def read(path: str, *, start: int, length: int | None, line: int) -> Iterator[tuple[pa.Table, int]]:

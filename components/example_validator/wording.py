@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
+from evergreen.words import short
+
 _Type = anomalies_pb2.AnomalyInfo
 _EXAMPLES = 5
 _WIDTH = 60
@@ -287,7 +289,7 @@ def _top(column: statistics_pb2.FeatureNameStatistics | None) -> tuple[str, ...]
 
 
 def _short(value: str) -> str:
-    return repr(value if len(value) <= _WIDTH else value[: _WIDTH - 3] + "...")
+    return repr(short(value, _WIDTH))
 
 
 def _enumeration(values: Sequence[str]) -> str:
