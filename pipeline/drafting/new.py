@@ -180,6 +180,14 @@ def _table_problems(looked: profile.Profile, request: Request, pattern: str) -> 
             expected=f"at least {_MIN_ROWS} rows to learn from and to measure on",
             action="Give a table with more rows.",
         )
+    for name, column in looked.columns.items():
+        if column.not_text > settings.Data.model_fields["max_malformed_share"].default * looked.rows:
+            yield Problem(
+                where=f"{pattern}, column {name!r}",
+                found=f"{column.not_text:,} of {column.present:,} values that are bytes and no text",
+                expected="numbers, text in UTF-8, moments",
+                action="Write the table without this column, or its bytes as text (hexadecimal, base64).",
+            )
     label = looked.columns.get(request.label)
     if label is None:
         lowered = {name.lower(): name for name in looked.columns}

@@ -29,6 +29,7 @@ MAX_ROWS = 2_000_000
 """Rows that are looked at; what later rows hold shows when they are ingested."""
 LARGEST = float(np.finfo(np.float32).max)
 """Larger numbers are in no tf.Example: ExampleGen puts their rows into quarantine."""
+_LARGEST_INT = 2**63 - 1
 _SAMPLE_ROWS = 40_000
 _SAMPLE_BYTES = 64 << 20
 _MAX_DISTINCT = 50_000
@@ -83,6 +84,8 @@ class Column:
     """Rows of each value as it is written, the most frequent first; empty where there are too many values."""
     not_numbers: int
     """Values of a text column that are no number."""
+    not_text: int
+    """Values that are bytes and no text."""
     placeholders: dict[str, int]
     """Rows of each value that stands for "missing", where the rest of the column are numbers."""
     sample: Any
@@ -165,18 +168,21 @@ def look(found: table_source.Found, *, max_rows: int = MAX_ROWS) -> Profile:
             one = seen.setdefault(name, _Seen(name, limit))
             several = table_source.most_values(table.column(name))
             every = table_source.as_text(table.column(name), every=True).drop_null() if several > 1 else None
-            one.add(column, declared=_declared(table.column(name).type, found.format), every=every, most=several)
+            one.add(column, declared=_declared(table.column(name), found.format), every=every, most=several)
+            one.not_text += table_source.not_text(table.column(name))
         sample.add(texts, rows, table.num_rows)
         rows += table.num_rows
     columns = {name: one.column(sample.of(name), rows) for name, one in seen.items()}
     return Profile(rows=rows, bad_lines=bad_lines, complete=complete, columns=columns)
 
 
-def _declared(type_: Any, format_: str) -> Type | None:
+def _declared(column: Any, format_: str) -> Type | None:
     """Returns the type that the file itself gives a column; None for text, which has to be looked at."""
-    if format_ == "csv" or pa.types.is_null(type_):
+    if format_ == "csv" or pa.types.is_null(column.type):
         return None
-    kind = typed.kind_of(type_)
+    if pa.types.is_uint64(column.type) and (pc.max(column).as_py() or 0) > _LARGEST_INT:
+        return Type.STRING
+    kind = typed.kind_of(column.type)
     return Type(kind.value) if kind else Type.STRING
 
 
@@ -192,10 +198,12 @@ class _Seen:
         self._most = 0
         self._placeholders: Counter[str] = Counter()
         self._most_values = 1
+        self.not_text = 0
 
     def add(self, column: Any, *, declared: Type | None, every: Any = None, most: int = 1) -> None:
         self._most_values = max(self._most_values, most)
-        self._declared = declared or self._declared
+        if self._declared is not Type.STRING:  # what one file has too large for a number is text in all
+            self._declared = declared or self._declared
         values = column.drop_null()
         self._missing += len(column) - len(values)
         if not len(values):
@@ -257,6 +265,7 @@ class _Seen:
             distinct_exact=self._counts is not None,
             counts=counts,
             not_numbers=self._values - self._floats if type_ is Type.STRING else 0,
+            not_text=self.not_text,
             placeholders=dict(self._placeholders) if mostly_numbers else {},
             unique_share=self._unique_share(counts, texts, rows - missing),
             sample=as_numbers(texts) if type_ is not Type.STRING else texts,

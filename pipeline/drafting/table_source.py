@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import difflib
 import glob
 import io
 import os
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -45,6 +47,7 @@ _ENDINGS: dict[str, Format] = {
     ".tfrecords.gz": "tfrecord",
 }
 _NUMBER = r"0*\d+"
+_NAMES_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,6 +183,15 @@ def most_values(column: Any) -> int:
     return int(pc.max(pc.list_value_length(column)).as_py() or 1) if typed.is_list(column.type) else 1
 
 
+def _of_any_length(column: Any) -> Any:
+    """Returns lists whose rows may have different lengths; a row without one of a fixed length has an empty one."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.cast(pa.list_(column.type.value_type))
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, column.flatten())
+
+
 def _first(column: Any) -> Any:
     """Returns the first value of every row of a list column, null where it has none."""
     if pa.types.is_null(column.type):
@@ -258,16 +270,27 @@ def _require_known(pattern: str, format_: Format) -> None:
 
 
 def _missing(path: str, shown: str) -> Problem:
-    folder = os.path.dirname(path) or "."
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder) or "."
-    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))[:5]
+    reached = path
+    while not os.path.isdir(folder := os.path.dirname(reached) or "."):
+        reached = folder
+    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    close = difflib.get_close_matches(os.path.basename(reached), names, n=1)
+    holds = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
     return Problem(
         where=f"--data {shown}",
-        found="no such file or folder",
+        found=_in_its_place(path),
         expected="a file, a folder, a glob or a pattern with {SPAN}",
-        action=f"{folder} holds {', '.join(names) or 'nothing'}.",
+        action=f"Did you mean {close[0]!r}?"
+        if close and close[0] != os.path.basename(reached)
+        else f"{folder} holds {holds or 'nothing'}.",
     )
+
+
+def _in_its_place(path: str) -> str:
+    """Says what is where a file should be."""
+    if os.path.islink(path):
+        return f"a link to {os.readlink(path)}, where nothing is"
+    return "a pipe or a device" if os.path.exists(path) else "no such file or folder"
 
 
 def _no_table(path: str, shown: str) -> Problem:
@@ -343,7 +366,7 @@ def as_text(column: Any, *, every: bool = False) -> Any:
     """
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if typed.is_list(column.type):
-        lists = column.cast(pa.list_(column.type.value_type))
+        lists = _of_any_length(column)
         column = lists.flatten() if every else _first(lists)
     text = _written(column)
     nothing = pc.equal(text, "")
@@ -365,6 +388,26 @@ def _written(column: Any) -> Any:
         return column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+
+
+def not_text(column: Any) -> int:
+    """Counts the values of a column of bytes that are no UTF-8."""
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+        return 0
+    try:
+        column.cast(pa.string())
+    except pa.ArrowInvalid:
+        return sum(one is not None and not _is_utf8(one) for one in column.to_pylist())
+    return 0
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _utf8(column: Any) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import bz2
+import decimal
 import gzip
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from google.protobuf import text_format
@@ -430,6 +433,31 @@ def test_typed_files_are_looked_at_as_a_run_reads_them(tmp_path: Path, ending: s
     assert "up to 3 a row" in made.schema.read_text()
 
 
+def test_types_that_only_parquet_has_are_looked_at_as_a_run_reads_them(tmp_path: Path):
+    rows = 300
+    table = pa.table(
+        {
+            "pair": pa.array([[row % 5, 1] for row in range(rows)], pa.list_(pa.int64(), 2)),
+            "large": pa.array([2**63 + row for row in range(rows)], pa.uint64()),
+            "price": pa.array([decimal.Decimal(row) / 4 for row in range(rows)], pa.decimal128(9, 2)),
+            "y": np.random.default_rng(1).normal(size=rows),
+        }
+    )
+    made = create(tmp_path, write_typed(tmp_path / "t.parquet", table), "y")
+    columns = made.profile.columns
+    assert (columns["pair"].most_values, columns["pair"].missing, columns["pair"].distinct) == (2, 0, 5)
+    assert columns["large"].type == "BYTES"  # 64 bits of a tf.Example have a sign
+    assert columns["price"].type == "FLOAT"
+
+
+def test_bytes_that_are_no_text_are_refused_before_a_run_does(tmp_path: Path):
+    table = typed_table(400).append_column("picture", pa.array([b"\xff\xd8"] * 400))
+    (told,) = problems(tmp_path, write_typed(tmp_path / "t.parquet", table).name, "y")
+    assert told.startswith(
+        f"{tmp_path}/t.parquet, column 'picture': found 400 of 400 values that are bytes and no text; expected"
+    )
+
+
 def test_a_folder_of_spans_becomes_a_pattern(tmp_path: Path):
     columns = {"x": list(np.random.default_rng(1).normal(size=60)), "y": list(range(60))}
     for span in (1, 2):
@@ -551,8 +579,18 @@ def test_too_few_rows_and_a_wrong_label_are_told_together(tmp_path: Path):
 def test_a_path_that_is_not_there_shows_what_is(tmp_path: Path, plain: Path):
     assert problems(tmp_path, "u.csv", "y")[0] == (
         "--data u.csv: found no such file or folder; expected a file, a folder, a glob or a pattern with {SPAN}. "
-        f"{tmp_path} holds {plain.name}."
+        f"Did you mean {plain.name!r}?"
     )
+    (tmp_path / "gone.csv").symlink_to("nowhere.csv")
+    assert "found a link to nowhere.csv, where nothing is;" in problems(tmp_path, "gone.csv", "y")[0]
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert "found a pipe or a device;" in problems(tmp_path, "pipe.csv", "y")[0]
+    assert f"{tmp_path} holds gone.csv, pipe.csv, {plain.name}." in problems(tmp_path, "else/where.parquet", "y")[0]
+
+
+def test_a_name_that_begins_with_a_digit_is_made_legal(tmp_path: Path, plain: Path):
+    plain.rename(tmp_path / "2024 sales.csv")
+    assert create(tmp_path, "2024 sales.csv", "price").name == "table-2024-sales"
 
 
 def test_nothing_is_overwritten_unless_asked_for(tmp_path: Path, plain: Path):
