@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.dsl.io import fileio
-from tfx_bsl.coders import example_coder
 
 from components.example_gen import summary
+from components.records import frames, reading
 
 _BATCH = 16_384
 _SEED = 20240229
@@ -94,14 +93,14 @@ def read(
     empty = pa.table({name: pa.array([], _ARROW[fields[name]]) for name in names})
     if not names:
         return empty
-    decoder = example_coder.ExamplesToRecordBatchDecoder(kept.SerializeToString())
+    reader = reading.Reader(kept)
     share = 1.0 if most is None or source is None or source.rows <= most else most / source.rows
     random = np.random.default_rng(_SEED)
     tables = [empty]
     for serialized in _records(uri, source, splits):
         chosen = serialized if share >= 1.0 else serialized[random.random(len(serialized)) < share]
         if len(chosen):
-            batch = decoder.DecodeBatch(chosen.tolist())
+            batch = reader.decode(chosen)
             tables.append(pa.table({name: _first_values(batch.column(name), _ARROW[fields[name]]) for name in names}))
     return pa.concat_tables(tables)
 
@@ -113,10 +112,9 @@ def _records(uri: str, source: Source | None, splits: Sequence[str]) -> Iterator
         if source is not None:
             wanted = {f"{number:05d}" for number in source.shards}
             files = [file for file in files if os.path.basename(file).split("-")[1:2] and _number(file) in wanted]
-        for compression in ("GZIP", ""):
-            alike = [file for file in files if file.endswith(".gz") == (compression == "GZIP")]
-            if alike:
-                yield from tf.data.TFRecordDataset(alike, compression).batch(_BATCH).as_numpy_iterator()
+        for file in sorted(files, key=lambda file: not file.endswith(".gz")):
+            compression = "GZIP" if file.endswith(".gz") else ""
+            yield from frames.from_record(file, 0, compression=compression).batch(_BATCH).as_numpy_iterator()
 
 
 def _number(path: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2
@@ -67,14 +68,17 @@ class Reader:
             start: of a plain file: any byte of it; records that begin before are left out.
             end: of a plain file: any byte of it; records that begin there or behind are left out.
         """
-        if self._parse is None or self._arrow is None:
-            for serialized in self._serialized(path, start, end):
-                yield self._beside(self._decoder.DecodeBatch(serialized.numpy()), serialized)
-            return
         for serialized in self._serialized(path, start, end):
-            parsed = self._parse(serialized)
-            columns = [_column(parsed[field.name], field.type) for field in self._arrow]
-            yield self._beside(pa.RecordBatch.from_arrays(columns, schema=self._arrow), serialized)
+            yield self._beside(self.decode(serialized), serialized)
+
+    def decode(self, serialized: tf.Tensor | npt.NDArray[np.object_]) -> pa.RecordBatch:
+        """Decodes serialized tf.Examples [n], n > 0, into a row each."""
+        if self._parse is None or self._arrow is None:
+            values = serialized if isinstance(serialized, np.ndarray) else serialized.numpy()
+            return self._decoder.DecodeBatch(values)
+        parsed = self._parse(serialized)
+        columns = [_column(parsed[field.name], field.type) for field in self._arrow]
+        return pa.RecordBatch.from_arrays(columns, schema=self._arrow)
 
     def _beside(self, batch: pa.RecordBatch, serialized: tf.Tensor) -> pa.RecordBatch:
         """Puts the serialized examples beside their columns, where that is asked for."""

@@ -15,10 +15,9 @@ import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.types import artifact_utils, standard_artifacts
-from tfx_bsl.coders import example_coder
 
-from components.example_gen import pieces
 from components.example_validator import executor
+from components.records import encoding
 from evergreen import settings
 from evergreen.errors import GateRefusal
 
@@ -100,9 +99,8 @@ class Shop:
 
 def write_examples(folder: Path, spans: Mapping[int, pa.Table], quarantined: Mapping[int, int]) -> None:
     """Writes splits and `summary.json` as ExampleGen does: a shard of each split for each span."""
-    encoder = example_coder.RecordBatchToExamplesEncoder()
     for shard, table in enumerate(spans.values()):
-        serialized = encoder.encode(pieces._as_lists(table))
+        serialized = encoding.encode(table).to_pylist()
         parts = np.array_split(
             np.array(serialized, dtype=object), [len(serialized) * 8 // 10, len(serialized) * 9 // 10]
         )
