@@ -168,24 +168,32 @@ def write_problem(folder: Path, *, rows: int, file_format: taxi.Format = "csv") 
 
 
 def _run_stock(config: Path, root: Path) -> Side:
-    command = [sys.executable, "-m", "benchmarks.stock.pipeline"]
-    command += ["--config", str(config), "--data", str(config.parent / "data"), "--root", str(root)]
-    process, cpu = _measured(command, OUT / "data-stock.log")
+    process, cpu = _measured(stock_command(config, root), OUT / "data-stock.log")
     return _side(json.loads((root / "stock.json").read_text(encoding="utf-8"))["nodes"], process, cpu)
+
+
+def stock_command(config: Path, root: Path) -> list[str]:
+    """Returns what runs the stock pipeline in a folder of its own."""
+    command = [sys.executable, "-m", "benchmarks.stock.pipeline"]
+    return [*command, "--config", str(config), "--data", str(config.parent / "data"), "--root", str(root)]
 
 
 def _run_ours(config: Path, root: Path, *arguments: str) -> Side:
     """Runs `python local_runner.py` with a workspace of its own."""
     root.mkdir(parents=True)
+    process, cpu = _measured([*our_command(config, root), *arguments], OUT / "data-ours.log")
+    (records,) = root.glob("runs/*/logs/*/nodes.json")
+    return _side(json.loads(records.read_text(encoding="utf-8")), process, cpu)
+
+
+def our_command(config: Path, root: Path) -> list[str]:
+    """Returns what runs our pipeline with a workspace in an existing folder, in which it writes the environment."""
     environment = root / "environment.yaml"
     beam = yaml.safe_load((ROOT / "configs" / "environments" / "local.yaml").read_text(encoding="utf-8"))["beam"]
     environment.write_text(
         yaml.safe_dump({"workspace": str(root / "runs"), "registry": str(root / "registry"), "beam": beam})
     )
-    command = [sys.executable, "local_runner.py", "--config", str(config), "--environment", str(environment)]
-    process, cpu = _measured([*command, *arguments], OUT / "data-ours.log")
-    (records,) = root.glob("runs/*/logs/*/nodes.json")
-    return _side(json.loads(records.read_text(encoding="utf-8")), process, cpu)
+    return [sys.executable, "local_runner.py", "--config", str(config), "--environment", str(environment)]
 
 
 def _measured(command: Sequence[str], log: Path) -> tuple[harness.Process, float]:

@@ -2,13 +2,15 @@
 
     python -m benchmarks.limits
 
-The table is that of `benchmarks.data`. Nothing of Evergreen works here: these are the libraries and the hardware below
-it, on one core where it does not say otherwise, the best of three.
+The table is that of `benchmarks.data`. Nothing of Evergreen works here but where it says so: these are the libraries
+and the hardware below it, on one core where it does not say otherwise, the best of three. Evergreen's are its encoder,
+and what only one worker can do, however many there are: cutting a large CSV file, and making a compressed one plain.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import os
 import sys
 import tempfile
@@ -23,10 +25,15 @@ from pyarrow import csv, parquet
 
 from benchmarks import harness
 from benchmarks.pipeline import OUT
+from components.example_gen import pieces, reading, source
+from components.records import encoding
 from datagen import taxi
+from evergreen import settings, spans
 
 _REPEAT = 3
 _COPIED = 256 << 20
+_CUT = 256 << 20
+"""Bytes of the CSV file that is cut: several ranges of 64 MB."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,6 +61,11 @@ def _figures(folder: Path, rows: int) -> list[harness.Figure]:
     serialized = _encode(batch)
     _write(serialized, records)
     stored = records.stat().st_size
+    large, packed = folder / "large.csv", folder / "packed.csv.gz"
+    _join(text, large, times=max(1, _CUT // size))
+    cut_size = large.stat().st_size
+    with gzip.open(packed, "wb", compresslevel=6) as file:
+        file.write(text.read_bytes())
     return [
         _rate("disk, not cached", size, "MB/s", lambda: _read_cold(text)),
         _rate("page cache", size, "MB/s", text.read_bytes),
@@ -62,9 +74,12 @@ def _figures(folder: Path, rows: int) -> list[harness.Figure]:
         _rate("pyarrow CSV, all cores", rows, "rows/s", lambda: _on_all_cores(lambda: csv.read_csv(text))),
         _rate("pyarrow Parquet", rows, "rows/s", lambda: parquet.read_table(columns, use_threads=False)),
         _rate("tf.Example encoder", rows, "rows/s", lambda: _encode(batch)),
+        _rate("Evergreen's encoder", rows, "rows/s", lambda: encoding.encode(batch)),
         _rate("TFRecord write", rows, "rows/s", lambda: _write(serialized, records)),
         _rate("TFRecord read", rows, "rows/s", lambda: _read(records)),
         _rate("tf.Example parser", rows, "rows/s", lambda: _parse(records)),
+        _rate("Evergreen cuts CSV", cut_size, "MB/s", lambda: _cut(large)),
+        _rate("Evergreen makes gzip plain", size, "MB/s", lambda: _plain(packed)),
         harness.Figure(case="a row", metric="CSV", unit="bytes", ours=size / rows, stock=None),
         harness.Figure(case="a row", metric="TFRecord", unit="bytes", ours=stored / rows, stock=None),
     ]
@@ -130,6 +145,30 @@ def _read(path: Path) -> None:
 
     for _ in tf.data.TFRecordDataset(str(path), buffer_size=4 << 20).batch(4096):
         pass
+
+
+def _join(part: Path, path: Path, *, times: int) -> None:
+    """Writes a table several times, with one header."""
+    header, rows = part.read_bytes().split(b"\n", 1)
+    with path.open("wb") as file:
+        file.write(header + b"\n")
+        for _ in range(times):
+            file.write(rows)
+
+
+def _cut(path: Path) -> None:
+    settings_ = settings.Data(path=str(path))
+    stat = path.stat()
+    file = spans.DataFile(path=str(path), relative=path.name, size=stat.st_size, modified=stat.st_mtime_ns)
+    inspected = reading.inspect(file, settings_, None)
+    if sum(1 for _ in pieces.units(inspected, settings_)) < 2:
+        raise harness.Failed(f"{path} was not cut")
+
+
+def _plain(path: Path) -> None:
+    with source.opened(str(path), encoding="utf-8") as stream:
+        while stream.read(source.BLOCK):
+            pass
 
 
 def _parse(path: Path) -> None:
