@@ -24,6 +24,7 @@ from evergreen.errors import BadInput, EvergreenError, ExitCode, GateRefusal, Pr
 from evergreen.files import write_whole
 from evergreen.lock import exclusive
 from evergreen.registry import Registry
+from evergreen.scratch import scratch_folder
 from evergreen.screen import Screen, redirected_output
 from pipeline import data, figures, fingerprint, nodes, summary
 from pipeline.config import Config, Environment
@@ -71,7 +72,11 @@ def run(request: Request) -> ExitCode:
     """
     check_nodes(request)
     root = request.environment.root(request.config.name)
-    with exclusive(root / ".lock", doing=request.command), _terminable():
+    with (
+        exclusive(root / ".lock", doing=request.command),
+        _terminable(),
+        scratch_folder(remembered_in=root / "scratch.txt"),
+    ):
         if request.fresh:
             _forget(root)
         made = data.ensure(request.config)
