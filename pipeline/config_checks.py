@@ -21,6 +21,12 @@ Where = Callable[..., str]
 """Names file, line and key of a location, as `yaml_file.Document.where` does."""
 _REGRESSION_METRICS = ("rmse", "mae")
 _CLASS_METRICS = ("accuracy", "auc", "log_loss")
+_OBJECTIVES = {
+    settings.Task.REGRESSION: ("loss", "rmse", "mae"),
+    settings.Task.BINARY: ("loss", "accuracy", "auc"),
+    settings.Task.MULTICLASS: ("loss", "accuracy"),
+}
+"""What training measures of each task, and a search can be judged by."""
 
 
 def check(config: Config, where: Where, *, look_for_data: bool = True) -> Iterator[Problem]:
@@ -36,6 +42,8 @@ def check(config: Config, where: Where, *, look_for_data: bool = True) -> Iterat
         yield from _check_features(config, where)
     if {"label", "evaluation"} <= sound:
         yield from _check_metrics(config, where)
+    if {"label", "tuning"} <= sound:
+        yield from _check_objective(config, where)
     yield from _check_functions(config, where)
     if "data" in sound:
         yield from _check_generator(config, where)
@@ -93,6 +101,17 @@ def _is_module(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         return False
+
+
+def _check_objective(config: Config, where: Where) -> Iterator[Problem]:
+    fitting = _OBJECTIVES[config.label.task]
+    if config.tuning is not None and config.tuning.objective.metric not in fitting:
+        yield Problem(
+            where=where("tuning", "objective", "metric"),
+            found=config.tuning.objective.metric,
+            expected=f"a metric of {config.label.task.value}: {', '.join(fitting)}",
+            action="Correct the metric, or label.task.",
+        )
 
 
 def _check_metrics(config: Config, where: Where) -> Iterator[Problem]:

@@ -144,13 +144,19 @@ def _problem(model: type[pydantic.BaseModel], detail: dict[str, Any], document: 
     if kind == "missing":
         return Problem(where=where, found="nothing", expected="a value", action="Add the key.")
     if kind.startswith("union_tag"):
-        return Problem(
-            where=where,
-            found=f"kind {value.get('kind')!r}" if isinstance(value, dict) and "kind" in value else "no kind",
-            expected=f"one of {detail['ctx'].get('expected_tags', 'the known kinds')}",
-            action="Name the kind of the feature.",
-        )
+        return _kind_problem(where, value, _kinds(model, location))
     return Problem(where=where, found=_shown(value), expected=_expected(detail), action=_action(kind, value))
+
+
+def _kind_problem(where: str, value: Any, kinds: Sequence[str]) -> Problem:
+    given = value.get("kind") if isinstance(value, dict) else None
+    close = difflib.get_close_matches(str(given), kinds, n=1)
+    return Problem(
+        where=where,
+        found="no kind" if given is None else f"kind {given!r}",
+        expected=f"one of the kinds {', '.join(kinds)}",
+        action=f"Did you mean {close[0]!r}?" if close else "Give it one of these kinds.",
+    )
 
 
 def _expected(detail: dict[str, Any]) -> str:
@@ -192,9 +198,19 @@ def _without_tags(location: Place, document: Document, *, missing: bool) -> Plac
 
 def _keys(model: type[pydantic.BaseModel], location: Place) -> list[str]:
     """Returns the keys that the section at `location` knows, as far as the types tell."""
+    reached = _reached(model, location)
+    return sorted({field.alias or name for section in reached for name, field in section.model_fields.items()})
+
+
+def _kinds(model: type[pydantic.BaseModel], location: Place) -> list[str]:
+    """Returns the kinds of section that may stand at `location`."""
+    tags = [section.model_fields["kind"] for section in _reached(model, location) if "kind" in section.model_fields]
+    return [kind for tag in tags for kind in typing.get_args(tag.annotation)]
+
+
+def _reached(model: type[pydantic.BaseModel], location: Place) -> list[type[pydantic.BaseModel]]:
     reached: list[type[pydantic.BaseModel]] = [model]
     for part in location:
         fields = [field for section in reached if (field := section.model_fields.get(str(part)))]
         reached = [section for field in fields for section in sections(field.annotation)] or reached
-    names = {field.alias or name for section in reached for name, field in section.model_fields.items()}
-    return sorted(names)
+    return reached

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -69,13 +70,40 @@ Hyperparameter = Annotated[
 ]
 
 
+_FIXED = "a key that changes what a trial learns"
+_NO_HYPERPARAMETERS = {
+    "training.epochs": "tuning.max_epochs instead, beside the space",
+    "training.early_stopping_patience": "tuning.early_stopping_patience instead, beside the space",
+    "training.cache_mib": _FIXED,
+    "training.checkpoint_minutes": _FIXED,
+    "training.checkpoint_steps": _FIXED,
+    "training.checkpoints_kept": _FIXED,
+    "training.disk_cache_gib": _FIXED,
+    "training.distribution": _FIXED,
+    "training.keep": _FIXED,
+    "training.profile_input": _FIXED,
+    "training.reproducible": _FIXED,
+    "training.tflite": _FIXED,
+    "training.weight_histograms": _FIXED,
+    "training.xla": _FIXED,
+}
+"""Keys of the sections `model` and `training` that cannot be searched, and what is expected in their place."""
+
+
 class Objective(Section):
     """What a trial is judged by."""
 
     metric: Literal["loss", "rmse", "mae", "accuracy", "auc"] = "loss"
     """On the part of the train split that is held out."""
-    direction: Literal["min", "max"] = "min"
-    """Whether less or more of it is better."""
+    direction: Literal["min", "max"] | None = None
+    """Whether less or more of it is better; where it is left out, more of `accuracy` and `auc`, less of the others."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _known_direction(cls, given: object) -> object:
+        if not isinstance(given, dict) or given.get("direction") is not None:
+            return given
+        return {**given, "direction": "max" if given.get("metric") in ("accuracy", "auc") else "min"}
 
 
 class Tuning(Section):
@@ -130,9 +158,11 @@ class Tuning(Section):
         section, _, key = name.partition(".")
         sections: dict[str, type[Section]] = {"model": Model, "training": Training}
         known = [f"{name}.{field}" for name, kind in sections.items() for field in kind.model_fields]
+        known = [name for name in known if name not in _NO_HYPERPARAMETERS]
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            yield name, f"the key {close[0]}" if close else "a key that begins with model. or training."
+            what = _NO_HYPERPARAMETERS.get(name) or (f"the key {close[0]}" if close else f"one of {', '.join(known)}")
+            yield name, what
             return
         parameter = self.space[name]
         if not isinstance(parameter, ChoiceHyperparameter):
@@ -140,26 +170,53 @@ class Tuning(Section):
                 yield parameter.min, f"a min below the max of {parameter.max}"
             if parameter.log and parameter.min <= 0:
                 yield parameter.min, "a min above 0 on a logarithmic scale"
-        values = parameter.values if isinstance(parameter, ChoiceHyperparameter) else [parameter.min, parameter.max]
-        for value in values:
+        for value in _samples(parameter):
             try:
                 sections[section].model_validate({key: value})
             except pydantic.ValidationError as error:
-                message = error.errors()[0]["msg"]
-                yield value, f"a value that {name} can have: {message[:1].lower()}{message[1:]}"
-        yield from self._wrong_with_conditions(parameter)
+                detail = error.errors()[0]
+                if isinstance(parameter, FloatHyperparameter) and detail["type"] == "int_from_float":
+                    yield parameter.kind, f"kind int, for {name} is a whole number"
+                    break
+                yield value, f"a value that {name} can have: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+        yield from self._wrong_with_conditions(name)
 
-    def _wrong_with_conditions(self, parameter: Hyperparameter) -> Iterator[tuple[object, str]]:
+    def _wrong_with_conditions(self, name: str) -> Iterator[tuple[object, str]]:
+        parameter = self.space[name]
         if len(parameter.when) > 1:
             yield list(parameter.when), "one condition at the most"
         for parent, values in parameter.when.items():
             decides = self.space.get(parent)
             if not isinstance(decides, ChoiceHyperparameter):
-                yield parent, "a condition on a choice of this space"
+                others = {other: kind for other, kind in self.space.items() if other != name}
+                choices = [other for other, kind in others.items() if isinstance(kind, ChoiceHyperparameter)]
+                yield parent, f"a condition on a choice of this space ({', '.join(choices) or 'it has none'})"
             elif lost := [value for value in values if value not in decides.values]:
                 yield lost[0], f"in the condition, one of the values of {parent}: {decides.values}"
-            elif decides.when and parent in decides.when:
+            elif self._depends_on_itself(parent):
                 yield parent, "a condition that does not depend on itself"
+
+    def _depends_on_itself(self, name: str) -> bool:
+        """Tells whether the conditions above a hyperparameter lead back to it."""
+        above, seen = list(self.space[name].when), set()
+        while above:
+            parent = above.pop()
+            if parent == name:
+                return True
+            if parent in self.space and parent not in seen:
+                seen.add(parent)
+                above.extend(self.space[parent].when)
+        return False
+
+
+def _samples(parameter: Hyperparameter) -> list[Scalar]:
+    """Returns values that stand for all that a hyperparameter can have."""
+    if isinstance(parameter, ChoiceHyperparameter):
+        return parameter.values
+    if isinstance(parameter, IntHyperparameter):
+        return [parameter.min, parameter.max]
+    # Of a range of numbers hardly one is whole, whatever its limits are.
+    return [parameter.min + (parameter.max - parameter.min) / math.pi, parameter.min, parameter.max]
 
 
 class TrainerConfig(Section):
