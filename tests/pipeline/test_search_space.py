@@ -103,10 +103,11 @@ def test_a_mistake_in_a_space_is_explained(tmp_path: Path, wrong: str) -> None:
 def test_a_search_cannot_be_judged_by_what_training_does_not_measure(tmp_path: Path) -> None:
     tuning = "  objective: {metric: auc}\n  space:\n    training.batch_size: {kind: int, min: 32, max: 64}\n"
     for task, fitting in (("regression", "loss, rmse, mae"), ("multiclass", "loss, accuracy")):
-        assert _said(tmp_path, tuning, task) == [
+        told = (
             f"line 7, tuning.objective.metric: found auc; expected a metric of {task}: {fitting}. "
             "Correct the metric, or label.task."
-        ]
+        )
+        assert told in _said(tmp_path, tuning, task)
 
 
 @pytest.mark.parametrize(
