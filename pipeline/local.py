@@ -184,6 +184,7 @@ class _Run:
         from pipeline import lineage
 
         compiled = self._compile()
+        memory.keep()
         connection = metadata.sqlite_metadata_connection_config(str(self._root / "metadata.db"))
         store = metadata_store.MetadataStore(connection)
         for note in lineage.reconcile(store, artifacts_root=self._root / "artifacts"):
