@@ -9,7 +9,7 @@ ARGS ?=
 # The folder that `make tensorboard` shows.
 LOGDIR ?= runs
 
-.PHONY: help run kubeflow test test-fast lint bench bench-data bench-train bench-tune bench-warm bench-predict bench-gpu bench-tables tensorboard docs lock image test-cluster test-flink flink-up flink-down clean venv
+.PHONY: help run kubeflow test test-fast lint bench bench-data bench-train bench-tune bench-warm bench-predict bench-gpu bench-tables tensorboard docs lock image test-cluster bench-cluster test-flink flink-up flink-down clean venv
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-fast: venv ## Run the tests that take seconds
 
 test-cluster: venv ## Run the pipeline on a real cluster, with everything that can happen to it (docs/kubeflow.md)
 	@sh tests/cluster/run.sh $(ARGS)
+
+bench-cluster: venv ## Measure on a real cluster what a step costs beside its work, with a naive image and with ours
+	@sh tests/cluster/run.sh startup
 
 test-flink: venv ## Run the data nodes on a Flink of two workers, beside the local run (needs Java and Maven)
 	@$(PYTHON) -m pytest -m flink $(ARGS)

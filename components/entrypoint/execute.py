@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from components.entrypoint import lean
+
 _log = logging.getLogger("evergreen.entrypoint")
 
 
@@ -31,10 +33,15 @@ def run(*, executor_class_path: str, executor_input: str, inputs_spec: str, beam
         Exception: whatever the executor raises.
     """
     began = time.monotonic()
-    from google.protobuf import json_format
-    from kfp.pipeline_spec import pipeline_spec_pb2
-    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils as parsing
-    from tfx.orchestration.portable import outputs_utils
+    with lean.without_collecting():
+        from google.protobuf import json_format
+        from kfp.pipeline_spec import pipeline_spec_pb2
+        from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils as parsing
+        from tfx.orchestration.portable import outputs_utils
+
+        module, _, name = executor_class_path.rpartition(".")
+        kind = getattr(importlib.import_module(module), name)
+    _log.info("%d modules loaded in %.1f s", len(sys.modules), time.monotonic() - began)
 
     given, spec = pipeline_spec_pb2.ExecutorInput(), pipeline_spec_pb2.ComponentInputsSpec()
     json_format.Parse(executor_input, given, ignore_unknown_fields=True)
@@ -44,8 +51,7 @@ def run(*, executor_class_path: str, executor_input: str, inputs_spec: str, beam
     outputs = parsing.parse_raw_artifact_dict(given.outputs.artifacts, names)
     properties = parsing.parse_execution_properties(given.inputs.parameter_values, given.inputs.parameters, spec)
     output_file = Path(given.outputs.output_file)
-    executor = _executor(executor_class_path, beam_arguments, folder=output_file.parent)
-    _log.info("%d modules loaded in %.1f s", len(sys.modules), time.monotonic() - began)
+    executor = _executor(kind, beam_arguments, folder=output_file.parent)
     executor.Do(inputs, outputs, properties)
     outputs_utils.tag_output_artifacts_with_version(outputs)
     for blessing in outputs.get("blessing", ()):
@@ -57,12 +63,10 @@ def run(*, executor_class_path: str, executor_input: str, inputs_spec: str, beam
     output_file.write_text(json_format.MessageToJson(written), encoding="utf-8")
 
 
-def _executor(class_path: str, beam_arguments: Sequence[str], *, folder: Path) -> Any:
+def _executor(kind: Any, beam_arguments: Sequence[str], *, folder: Path) -> Any:
     """Returns the executor with the context of its kind."""
     from tfx.dsl.components.base import base_executor
 
-    module, _, name = class_path.rpartition(".")
-    kind = getattr(importlib.import_module(module), name)
     about = {"unique_id": folder.name, "tmp_dir": os.path.join(folder, ".temp")}
     # An executor on Beam has loaded its base class; for the others Beam stays away.
     on_beam = sys.modules.get("tfx.dsl.components.base.base_beam_executor")

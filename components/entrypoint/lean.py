@@ -8,16 +8,20 @@ is asked of it that is no module. What an executor uses is the same in the end; 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import logging
 import sys
 import types
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 LATE = (
+    "IPython",
+    "keras",
     "kfp",
     "tensorflow_data_validation",
     "tensorflow_model_analysis",
@@ -28,8 +32,21 @@ LATE = (
 )
 """Packages that load much more than what is asked of them."""
 
-UNUSED = ("google.cloud.bigquery", "google.cloud.bigquery_storage_v1", "google.cloud.pubsub")
-"""Clients that Beam loads where it finds them, and does without where it does not; data here are files."""
+WHOLE = ("keras",)
+"""Late packages whose modules can be loaded in no other order than theirs."""
+
+UNUSED = (
+    "apache_beam.io.aws.s3filesystem",
+    "apache_beam.io.azure.blobstoragefilesystem",
+    "apache_beam.io.gcp.gcsfilesystem",
+    "apache_beam.io.hadoopfilesystem",
+    "bson",
+    "google.cloud.bigquery",
+    "google.cloud.bigquery_storage_v1",
+    "google.cloud.pubsub",
+    "pymongo",
+)
+"""What Beam loads where it finds it, and does without where it does not; the data are this machine's files."""
 
 
 def prepare(*, without_tensorflow: bool) -> None:
@@ -45,10 +62,23 @@ def prepare(*, without_tensorflow: bool) -> None:
         for name in UNUSED:
             # What the import system takes for "not installed".
             sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+        # It warns of what is hidden from it here.
+        logging.getLogger("apache_beam.io.mongodbio").setLevel(logging.ERROR)
     if without_tensorflow and "tensorflow" not in sys.modules:
         with _hidden("tensorflow"):
             importlib.import_module("tfx.utils.doc_controls")
             importlib.import_module("tfx.dsl.io.fileio")
+
+
+@contextlib.contextmanager
+def without_collecting() -> Iterator[None]:
+    """Lets modules be loaded without a look for garbage among them: they are thousands, and they stay."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextlib.contextmanager
@@ -65,11 +95,13 @@ class _Package(types.ModuleType):
     """A package that runs when something other than a module of it is asked for."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        # Others of these names are what the import system looks for; a version is what people do.
+        if name.startswith("__") and name != "__version__":
             raise AttributeError(name)
         module = f"{self.__name__}.{name}"
         try:
-            return importlib.import_module(module)
+            if self.__name__ not in WHOLE:
+                return importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name != module:
                 raise
@@ -110,6 +142,9 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        if fullname == "keras.src" and _is_loading("tensorflow"):
+            # It wants Keras' optimizers known, and does without; who trains asks for Keras.
+            raise ModuleNotFoundError(f"{fullname} is not loaded with TensorFlow", name=fullname)
         if fullname not in self._names:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
@@ -117,3 +152,8 @@ class _Finder(importlib.abc.MetaPathFinder):
             return None
         spec.loader = _Loader(spec.loader)
         return spec
+
+
+def _is_loading(name: str) -> bool:
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))

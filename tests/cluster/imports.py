@@ -1,4 +1,4 @@
-"""Prints what the imports of each node's executor cost a step, as TFX's own entrypoint loads them and as ours does.
+"""Prints what a step costs before and after its work: loading the executor and ending, with TFX's entrypoint and ours.
 
 An image without byte code is the first column: what TFX's entrypoint costs in every step of it.
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 
 EXECUTORS = {
     "ExampleGen": "components.example_gen.executor",
@@ -22,36 +23,36 @@ EXECUTORS = {
     "Evaluator": "components.evaluator.executor",
     "Pusher": "components.pusher.executor",
 }
-_TFX = "from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor"
-_OURS = """
-from components.entrypoint import lean
-lean.prepare(without_tensorflow=True)
-from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils
-from tfx.orchestration.portable import outputs_utils
-"""
-_MEASURED = """
-import importlib, resource
+_TFX = """
+from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+import importlib
 importlib.import_module({executor!r})
-used = resource.getrusage(resource.RUSAGE_SELF)
-print("USED", used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+"""
+_OURS = """
+from components.entrypoint import __main__, lean
+lean.prepare(without_tensorflow=True)
+with lean.without_collecting():
+    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils
+    from tfx.orchestration.portable import outputs_utils
+    import importlib
+    importlib.import_module({executor!r})
+__main__.leave(0)
 """
 
 
-def measure(loading: str, executor: str, *, times: int = 3, byte_code: bool = True) -> tuple[float, float]:
-    """Returns the CPU seconds and the MiB of memory of a process that loads an executor; the best of `times`."""
+def measure(code: str, executor: str, *, times: int = 3, byte_code: bool = True) -> tuple[float, float]:
+    """Returns CPU seconds and MiB of memory of a process that loads an executor and ends; the best of `times`."""
     nowhere = {} if byte_code else {"PYTHONPYCACHEPREFIX": "/nowhere", "PYTHONDONTWRITEBYTECODE": "1"}
-    code = loading + _MEASURED.format(executor=executor)
+    words = [sys.executable, "-W", "ignore", "-c", code.format(executor=executor)]
     took = []
     for _ in range(times):
-        ended = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code],
-            env={**os.environ, **nowhere},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        seconds, mebibytes = ended.stdout.split("USED")[-1].split()
-        took.append((float(seconds), float(mebibytes)))
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(words, env={**os.environ, **nowhere}, stdout=said, stderr=said)
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            said.seek(0)
+            assert process.returncode == 0, said.read().decode()
+        took.append((used.ru_utime + used.ru_stime, used.ru_maxrss / 1024))
     return min(took)
 
 

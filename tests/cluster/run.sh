@@ -2,6 +2,7 @@
 # The tests on a real cluster, unattended.
 #
 #   sh tests/cluster/run.sh [pytest's arguments]
+#   sh tests/cluster/run.sh startup                   no tests: what a naive image costs, and ours
 #
 # With KFP_ENDPOINT, KUBECONFIG and EVERGREEN_IMAGE (an image by digest that the cluster can pull) they run on the cluster
 # that these name; its namespace of runs has ReadWriteMany claims `data` and `registry`. Otherwise CLUSTER is a program
@@ -36,4 +37,8 @@ if [ -z "${KFP_ENDPOINT:-}" ]; then
     KUBECONFIG=$kept/pki/admin.kubeconfig
 fi
 export KFP_ENDPOINT KUBECONFIG EVERGREEN_IMAGE
-.venv/bin/python -m pytest tests/cluster --durations=0 "$@"
+if [ "${1:-}" = startup ]; then
+    .venv/bin/python -m tests.cluster.startup
+else
+    .venv/bin/python -m pytest tests/cluster --durations=0 "$@"
+fi

@@ -261,6 +261,21 @@ def test_a_step_loads_of_tfx_what_its_executor_needs(pod):
 
 
 @pytest.mark.slow
+def test_keras_is_loaded_when_it_is_asked_for(pod):
+    code = (
+        "import sys\n"
+        "from components.entrypoint import lean\n"
+        "lean.prepare(without_tensorflow=True)\n"
+        "import tensorflow as tf, keras\n"
+        "print('keras.src' in sys.modules)\n"
+        "print(keras.Model.__name__, tf.keras.Model is keras.Model, tf.keras.optimizers.Adam.__name__)\n"
+        "print('IPython.core' in sys.modules)\n"
+    )
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == ["False", "Model True Adam", "False"]
+
+
+@pytest.mark.slow
 def test_where_no_note_can_be_left_the_work_is_done(pod, capsys):
     (pod.folder / "registry").write_text("a file where the folder should be")
     assert pod.run() == ExitCode.OK
