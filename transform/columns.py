@@ -30,7 +30,10 @@ def to_dense(column: tf.Tensor | tf.SparseTensor, *, missing: float | int | str 
         A dense tensor of shape [batch] and the column's dtype.
     """
     if not isinstance(column, tf.SparseTensor):
-        return column if column.shape.rank == 1 else column[:, 0]
+        if column.shape.rank == 1:
+            return column
+        # One operation instead of four: a table has hundreds of columns, and every server loads them.
+        return tf.squeeze(column, axis=1) if column.shape[1] == 1 else column[:, 0]
     first = tf.sparse.retain(column, tf.equal(column.indices[:, 1], 0))
     narrow = tf.SparseTensor(first.indices, first.values, tf.stack([column.dense_shape[0], tf.constant(1, tf.int64)]))
     default = missing_value(column.dtype) if missing is None else missing
@@ -69,7 +72,9 @@ def split(column: tf.Tensor, separator: str, width: int) -> tf.Tensor:
 def to_float(column: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
     """Makes a dense number column float32 or float64 [batch], with NaN for everything that is missing or infinite."""
     numbers = tf.cast(column, dtype)
-    usable = tf.math.is_finite(numbers) & is_present(column)
+    usable = tf.math.is_finite(numbers)
+    if not column.dtype.is_floating:  # the marker of a float is NaN, which is not finite
+        usable &= is_present(column)
     return tf.where(usable, numbers, tf.constant(float("nan"), dtype))
 
 

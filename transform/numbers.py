@@ -71,12 +71,16 @@ def scaled(given: Sequence[Unscaled]) -> list[tf.Tensor]:
     center = tf.where([column.scale == "z_score" for column in given], mean, low)
     width = tf.maximum(_learned(_deviation, matrix, z_score, others=width), 0.0)
     learned = zip(*(tf.unstack(statistic) for statistic in (filling, center, width)), strict=True)
-    return [_scaled(column.numbers, *of_column) for column, of_column in zip(given, learned, strict=True)]
+    largest = tf.constant(tf.float32.max, matrix.dtype)  # one for all columns
+    limits = -largest, largest
+    return [_scaled(column.numbers, of_column, limits) for column, of_column in zip(given, learned, strict=True)]
 
 
-def _scaled(numbers: tf.Tensor, filling: tf.Tensor, center: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+def _scaled(numbers: tf.Tensor, learned: tuple[tf.Tensor, ...], limits: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+    """Returns a column filled and scaled by what was learned of it, as float32 between the limits."""
+    filling, center, width = learned
     filled = tf.where(tf.math.is_nan(numbers), filling, numbers)
-    return _as_float32(tf.math.divide_no_nan(filled - center, width))
+    return tf.cast(tf.clip_by_value(tf.math.divide_no_nan(filled - center, width), *limits), tf.float32)
 
 
 def intervals(column: tf.Tensor, *, quantiles: int | None, boundaries: list[float] | None) -> tf.Tensor:
@@ -163,8 +167,3 @@ def _median(matrix: tf.Tensor) -> tf.Tensor:
     # One analyzer a column: that of a matrix fails where a column has no value at all.
     numbers = [columns.present(column).values for column in tf.unstack(matrix, axis=1)]
     return tf.cast(tf.stack([tft.quantiles(some, 2, _MEDIAN_ERROR)[0, 0] for some in numbers]), tf.float64)
-
-
-def _as_float32(numbers: tf.Tensor) -> tf.Tensor:
-    largest = tf.float32.max
-    return tf.cast(tf.clip_by_value(numbers, -largest, largest), tf.float32)
