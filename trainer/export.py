@@ -192,6 +192,9 @@ def _traced(function: Callable[..., Tensors], spec: Any) -> Any:
 def _as_in_schema(column: tf.Tensor, feature: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.Tensor:
     """Gives a column [batch] or [batch, n] the form that the transform graph was traced with."""
     if isinstance(feature, tf.io.FixedLenFeature):
+        if column.shape.rank == 1 and feature.shape in ([], [1], (), (1,)):
+            # The one case of most tables: hundreds of columns of a dozen operations each take seconds to load.
+            return tf.expand_dims(column, 1) if feature.shape else column
         values = columns.to_matrix(column, feature.shape[0] if feature.shape else 1)
         return tf.reshape(values, [-1, *feature.shape])
     return columns.present(column)

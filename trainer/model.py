@@ -25,6 +25,19 @@ _SIXTEEN_BITS = 1 << 16
 
 
 @keras.saving.register_keras_serializable(package="evergreen")
+class SideBySide(keras.layers.Layer):
+    """Numbers, [batch] each, to the rows of a matrix [batch, columns]: one layer however many columns there are."""
+
+    def call(self, columns: list[Any]) -> Any:
+        """Puts a batch together."""
+        return keras.ops.stack(columns, axis=1)
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        """Counts the columns."""
+        return (input_shape[0][0], len(input_shape))
+
+
+@keras.saving.register_keras_serializable(package="evergreen")
 class OneHot(keras.layers.Layer):
     """Ids [batch] to rows of zeros with a single one [batch, size]; an id outside of [0, size) gives zeros only."""
 
@@ -259,7 +272,8 @@ def _first_layers(
     config: settings.Model, features: features_lib.Features, inputs: dict[str, Any], names: _Names
 ) -> _First:
     large = {name: (inputs[name], size) for name, size in features.categories.items() if size > config.one_hot_up_to}
-    columns = [keras.layers.Reshape((1,), name=names("column", name))(inputs[name]) for name in features.numeric]
+    numbers = [inputs[name] for name in features.numeric]
+    columns = [SideBySide(name=names("numbers"))(numbers)] if numbers else []
     columns += [
         (MultiHot if name in features.lengths else OneHot)(size, name=names("one_hot", name))(inputs[name])
         for name, size in features.categories.items()
