@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from components.entrypoint.translate import local_path
 from evergreen.errors import Problem
 from evergreen.settings import Section
 from pipeline.beam import Beam, BeamRunner
@@ -506,10 +507,17 @@ def _workers(beam: Beam, cluster: Kubeflow, *, file: str) -> Iterator[Problem]:
                     action=f"Add {options[0]}.",
                 )
         root = cluster.pipeline_root or "the cluster's own"
-        if not root.startswith(SHARED):
+        if not root.startswith(SHARED) and not _kept_on_a_volume(root, name.rpartition(".")[2], cluster):
             yield Problem(
                 where=f"{file}, kubeflow.pipeline_root",
                 found=f"{root}, with {name}.runner {section.runner}, whose workers open the artifacts themselves",
-                expected=f"a place that every machine reaches and TensorFlow can open: {SHARED}",
-                action="Give a bucket, or take the DirectRunner.",
+                expected=f"a place that every machine reaches and TensorFlow can open: {SHARED}; or a volume that the "
+                "workers have too, at the folder in which the pod keeps what lies under that root (/minio, /s3)",
+                action="Give a bucket or mount such a volume, or take the DirectRunner.",
             )
+
+
+def _kept_on_a_volume(root: str, node: str, cluster: Kubeflow) -> bool:
+    """Says whether the launcher's copies of the artifacts lie on a volume of the node; "beam" is every node."""
+    volumes = [*cluster.volumes, *(cluster.defaults.volumes or [])] if node == "beam" else cluster.node(node).volumes
+    return any(_within(local_path(root), volume.mount) for volume in volumes or [])

@@ -48,7 +48,7 @@ class Ended:
 class Rig:
     """The cluster, for one session."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, beam: Mapping[str, Any] | None = None, volumes: Sequence[Any] = ()) -> None:
         needed = [name for name in ("KFP_ENDPOINT", "KUBECONFIG", "EVERGREEN_IMAGE") if not os.environ.get(name)]
         if needed:
             raise Missing(f"{', '.join(needed)}: `make test-cluster` sets them for a cluster of its own")
@@ -57,12 +57,12 @@ class Rig:
         self.image = os.environ["EVERGREEN_IMAGE"]
         self.session = f"session-{uuid.uuid4().hex[:8]}"
         self.folder = folder
-        self.webhook = Webhook(_address_for(client.Configuration.get_default_copy().host))
+        self.webhook = Webhook(address_for(client.Configuration.get_default_copy().host))
         self.core.create_namespaced_secret(
             NAMESPACE,
             client.V1Secret(metadata={"name": self.session}, string_data={"url": self.webhook.url}),
         )
-        self.config_file, self.environment_file = self._files()
+        self.config_file, self.environment_file = self._files(beam, volumes)
 
     def close(self) -> None:
         """Takes away what only this session needed; data and models stay on their claims."""
@@ -227,7 +227,7 @@ class Rig:
         """The session's data, as the pods see them."""
         return f"/mnt/data/{self.session}"
 
-    def _files(self) -> tuple[Path, Path]:
+    def _files(self, beam: Mapping[str, Any] | None, volumes: Sequence[Any]) -> tuple[Path, Path]:
         problem = yaml.safe_load((REPOSITORY / "configs" / "humidity.yaml").read_text(encoding="utf-8"))
         problem["data"] |= {"path": "span-{SPAN}/v-{VERSION}/*.csv", "window": 3}
         # A third of a day's rows: the noise of the test split is larger than what the real bound leaves to it.
@@ -236,7 +236,9 @@ class Rig:
         path = REPOSITORY / "configs" / "environments" / "cluster.yaml"
         environment = yaml.safe_load(path.read_text(encoding="utf-8"))
         environment["registry"] = self.registry
+        environment["beam"] = beam or environment["beam"]
         cluster = environment["kubeflow"]
+        cluster["volumes"] += volumes
         cluster |= {"image": self.image, "data_root": self.data}
         cluster["defaults"]["retry"] = {"attempts": 2, "wait": 5, "factor": 1}
         cluster["notify"]["webhook"] = {"url": {"secret": self.session, "key": "url"}}
@@ -292,7 +294,7 @@ def _is_at_work(pod: Any) -> bool:
     return "main" in states and states["main"].running is not None and pod.metadata.deletion_timestamp is None
 
 
-def _address_for(host: str) -> str:
+def address_for(host: str) -> str:
     """Returns this machine's address on the way to the cluster, at which its pods reach it."""
     parsed = urllib.parse.urlsplit(host)
     with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
@@ -307,9 +309,9 @@ def outcome(post: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[Rig]:
-    """Opens a session and closes it."""
-    rig = Rig(folder)
+def opened(folder: Path, **changes: Any) -> Iterator[Rig]:
+    """Opens a session, whose environment has the `beam` and the further `volumes` that are given, and closes it."""
+    rig = Rig(folder, **changes)
     try:
         yield rig
     finally:

@@ -3,6 +3,7 @@
 #
 #   sh tests/cluster/run.sh [pytest's arguments]
 #   sh tests/cluster/run.sh startup                   no tests: what a naive image costs, and ours
+#   sh tests/cluster/run.sh -m flink                  a node whose Beam work an Apache Flink outside the cluster does
 #
 # With KFP_ENDPOINT, KUBECONFIG and EVERGREEN_IMAGE (an image by digest that the cluster can pull) they run on the cluster
 # that these name; its namespace of runs has ReadWriteMany claims `data` and `registry`. Otherwise CLUSTER is a program
@@ -32,7 +33,8 @@ if [ -z "${KFP_ENDPOINT:-}" ]; then
     done
     "$CLUSTER" up
     [ -z "${archive:-}" ] || "$CLUSTER" load "$archive"
-    for claim in data registry; do "$CLUSTER" volume "$claim" 10; done
+    for claim in data registry artifacts; do "$CLUSTER" volume "$claim" 10; done
+    export EVERGREEN_VOLUMES="$kept/var/volumes"
     KFP_ENDPOINT=http://127.0.0.1:8888
     KUBECONFIG=$kept/pki/admin.kubeconfig
 fi

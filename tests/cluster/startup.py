@@ -21,7 +21,7 @@ from pipeline import nodes
 from tests.cluster.rig import NAMESPACE, Rig, opened
 
 ROWS = 4000
-_DATA = """
+DATA = """
 import pathlib, sys
 from datagen import humidity
 humidity.generate(pathlib.Path(sys.argv[1]), spans=3, rows=int(sys.argv[2]))
@@ -75,7 +75,7 @@ def _main(pod: Any) -> Any:
 def main() -> int:
     """Runs both and prints the table."""
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as rig:
-        rig.python(_DATA, rig.data, str(ROWS))
+        rig.python(DATA, rig.data, str(ROWS))
         package = rig.compiled()
         before, after = (measured(rig, each) for each in (naive(package), package))
     print(f"{NAMESPACE}, {rig.image}, {ROWS} rows a span\n\n| | a naive image | ours |\n|---|---|---|")

@@ -209,3 +209,11 @@ def test_a_runner_on_other_machines_needs_to_know_where_and_a_place_that_they_re
     assert all(any(words in problem for problem in found) for words in [*missing, "kubeflow.pipeline_root"])
     assert all("beam.nodes.Evaluator" in problem for problem in found)
     assert len(refused(beam=beam, pipeline_root="gs://bucket/root")) == len(missing)
+    # The launcher keeps what lies under minio:// in /minio: on a volume there the workers see the same files.
+    shared = {"volumes": [*SOUND["volumes"], {"claim": "artifacts", "mount": "/minio"}]}
+    assert len(refused(beam=beam, pipeline_root="minio://bucket/root", **shared)) == len(missing)
+    assert len(refused(beam=beam, pipeline_root="s3://bucket/root", **shared)) == len(missing) + 1
+    of_the_node = {"nodes": {"Evaluator": {"volumes": [{"claim": "artifacts", "mount": "/minio"}]}}}
+    assert len(refused(beam=beam, pipeline_root="minio://bucket/root", **of_the_node)) == len(missing)
+    everywhere = {"runner": runner, "options": options}
+    assert len(refused(beam=everywhere, pipeline_root="minio://bucket/root", **of_the_node)) == len(missing) + 1
