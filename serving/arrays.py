@@ -15,41 +15,50 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from evergreen import settings
+from evergreen.decimals import pointed_column
 from evergreen.errors import Problem
 from serving.columns import Column, Kind
-from serving.rows import Text
+from serving.rows import text_type
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MISSING_INTEGER = int(np.iinfo(np.int64).min)
 
 
-def encode(column: Column, values: pa.Array, *, texts: bool) -> tuple[npt.NDArray[Any], dict[int, Problem]]:
+def encode(
+    column: Column, values: pa.Array, *, csv: settings.CsvFormat | None
+) -> tuple[npt.NDArray[Any], dict[int, Problem]]:
     """Converts a batch of a column.
 
     Args:
         column: what it admits.
         values: one a row; null is missing.
-        texts: whether they are of a format that knows only text: "7" may be a number.
+        csv: how they are written, where they are fields of a CSV file: "7" may be a number then.
 
     Returns:
         As `Column.encode`.
     """
-    quick = None if column.several else _quick(column, values, texts=texts)
+    if csv is not None:
+        values = pc.if_else(pc.is_in(values, value_set=pa.array(["", *csv.missing])), pa.scalar(None), values)
+    quick = None if column.several else _quick(column, values, csv=csv)
     if quick is not None:
         return quick, {}
     rows = values.to_pylist()
-    return column.encode([Text(value) if texts and isinstance(value, str) else value for value in rows])
+    if csv is None:
+        return column.encode(rows)
+    text = text_type(csv.decimal)
+    return column.encode([None if value is None else text(value) for value in rows])
 
 
-def _quick(column: Column, values: pa.Array, *, texts: bool) -> npt.NDArray[Any] | None:
+def _quick(column: Column, values: pa.Array, *, csv: settings.CsvFormat | None) -> npt.NDArray[Any] | None:
     """Returns the tensor, or None where a value has to be looked at."""
     try:
         if column.kind is Kind.TEXT:
             return _texts(column, values)
-        if pa.types.is_boolean(values.type) or (pa.types.is_string(values.type) and not texts):
+        if pa.types.is_boolean(values.type) or (pa.types.is_string(values.type) and csv is None):
             return None
-        if texts:
-            values = pc.if_else(pc.equal(values, ""), pa.scalar(None, values.type), values)
+        if csv is not None and csv.decimal == ",":
+            values = pointed_column(values)
         if column.required and values.null_count:
             return None
         return _numbers(column, values) if column.kind is Kind.NUMBER else _integers(column, values)

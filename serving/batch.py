@@ -24,10 +24,11 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
+from evergreen import settings
 from evergreen.errors import BadInput, ExitCode, Problem
 from evergreen.registry import Registry
 from serving import arrays
-from serving.predictor import Arrays, Predictor, manifest_of
+from serving.predictor import Arrays, Predictor, csv_of, manifest_of
 
 OutputFormat = Literal["csv", "parquet"]
 SUFFIXES: Mapping[str, OutputFormat] = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -63,8 +64,8 @@ class Work:
     bundle: str
     staged: str
     format: OutputFormat
-    delimiter: str
-    quote: str
+    csv: settings.CsvFormat
+    """How the CSV files among the input are written."""
     pieces: int
 
 
@@ -101,19 +102,17 @@ def run_batch(
 
     models = Registry(registry, name)
     manifest = manifest_of(models, version)
-    said = manifest.config.get("data", {}).get("csv", {})
-    delimiter, quote = said.get("delimiter", ","), said.get("quote", '"')
+    csv_format = csv_of(manifest)
     if tf.io.gfile.exists(output):
         raise _bad(output, "something there already", "a new folder", "Name another one, or remove it.")
-    pieces = _pieces(_files(sources), delimiter=delimiter, quote=quote)
+    pieces = _pieces(_files(sources), csv_format)
     folder, last = os.path.split(output.rstrip("/"))
     work = Work(
         model=models.model_dir(manifest.version),
         bundle=models.bundle_dir(manifest.version),
         staged=os.path.join(folder, f".{last}.{os.getpid()}.partial"),
         format=format,
-        delimiter=delimiter,
-        quote=quote,
+        csv=csv_format,
         pieces=len(pieces),
     )
     try:
@@ -148,13 +147,13 @@ def _files(sources: Sequence[str]) -> list[str]:
     return found
 
 
-def _pieces(files: Sequence[str], *, delimiter: str, quote: str) -> list[Piece]:
+def _pieces(files: Sequence[str], csv_format: settings.CsvFormat) -> list[Piece]:
     """Deals files out; what cannot be read at all is told before a model is loaded."""
     found: list[Piece] = []
     problems: list[Problem] = []
     for path in files:
         try:
-            of_file = _of_csv(path, delimiter, quote) if _is_csv(path) else _of_parquet(path)
+            of_file = _of_csv(path, csv_format) if _is_csv(path) else _of_parquet(path)
             found += [dataclasses.replace(piece, number=len(found) + n) for n, piece in enumerate(of_file)]
         except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
             action = "Repair the file, or leave it out."
@@ -170,13 +169,13 @@ def _is_csv(path: str) -> bool:
     return SUFFIXES[os.path.splitext(path)[1].lower()] == "csv"
 
 
-def _of_csv(path: str, delimiter: str, quote: str) -> list[Piece]:
+def _of_csv(path: str, csv_format: settings.CsvFormat) -> list[Piece]:
     import tensorflow as tf
 
     with tf.io.gfile.GFile(path, "rb") as file:
         line, size = file.readline(), file.size()
-    fields = csv.reader([line.decode("utf-8-sig")], delimiter=_delimiter(path, delimiter), quotechar=quote, strict=True)
-    header = tuple(next(fields, ()))
+    text, delimiter = line.decode("utf-8-sig"), _delimiter(path, csv_format.delimiter)
+    header = tuple(next(csv.reader([text], delimiter=delimiter, quotechar=csv_format.quote, strict=True), ()))
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice or not header:
         found = f"the columns {', '.join(twice)} more than once" if twice else "an empty file"
@@ -250,7 +249,9 @@ def answer_piece(piece: Piece, work: Work, predictor: Predictor) -> None:
     writer: Any = None
     try:
         for batch in _batches(piece, work, broken):
-            answered = answer_batch(batch, predictor, texts=_is_csv(piece.path), where=piece.path)
+            answered = answer_batch(
+                batch, predictor, csv_format=work.csv if _is_csv(piece.path) else None, where=piece.path
+            )
             problems = answered.column(PROBLEM).drop_null()
             rows, refused = rows + answered.num_rows, refused + len(problems)
             shown += problems[: max(0, _SHOWN - len(shown))].to_pylist()
@@ -270,13 +271,15 @@ def answer_piece(piece: Piece, work: Work, predictor: Predictor) -> None:
     _keep(work, f"{piece.number:05d}.json", told)
 
 
-def answer_batch(batch: pa.RecordBatch, predictor: Predictor, *, texts: bool, where: str) -> pa.Table:
+def answer_batch(
+    batch: pa.RecordBatch, predictor: Predictor, *, csv_format: settings.CsvFormat | None, where: str
+) -> pa.Table:
     """Asks the model.
 
     Args:
         batch: the input's columns.
         predictor: the model.
-        texts: whether the columns are text as they stand in a CSV file.
+        csv_format: how the columns are written, where they are the fields of a CSV file.
         where: names the input in a problem.
 
     Returns:
@@ -293,7 +296,7 @@ def answer_batch(batch: pa.RecordBatch, predictor: Predictor, *, texts: bool, wh
     problems: dict[int, list[Problem]] = {}
     for column in predictor.columns:
         values = batch.column(column.name) if column.name in there else pa.nulls(rows, pa.string())
-        tensors[column.name], refused = arrays.encode(column, values, texts=texts)
+        tensors[column.name], refused = arrays.encode(column, values, csv=csv_format)
         for row, problem in refused.items():
             problems.setdefault(row, []).append(problem)
     outputs = predictor.ask(tensors)
@@ -360,7 +363,9 @@ def _batches(piece: Piece, work: Work, broken: list[str]) -> Iterator[pa.RecordB
             io.BytesIO(content),
             read_options=arrow_csv.ReadOptions(column_names=list(piece.header), block_size=_BLOCK),
             parse_options=arrow_csv.ParseOptions(
-                delimiter=_delimiter(piece.path, work.delimiter), quote_char=work.quote, invalid_row_handler=note
+                delimiter=_delimiter(piece.path, work.csv.delimiter),
+                quote_char=work.csv.quote,
+                invalid_row_handler=note,
             ),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(piece.header, pa.string()), strings_can_be_null=False

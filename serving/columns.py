@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from evergreen.decimals import pointed
 from evergreen.errors import Problem
 from evergreen.words import short
-from serving.rows import Text
+from serving.rows import CommaText, Text
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _INT64 = np.iinfo(np.int64)
@@ -211,7 +212,7 @@ def _quick_integers(column: Column, values: Sequence[object]) -> npt.NDArray[Any
 
 
 def _quick_texts(column: Column, values: Sequence[object]) -> npt.NDArray[Any] | None:
-    if not set(map(type, values)) <= {str, Text}:
+    if not set(map(type, values)) <= {str, Text, CommaText}:
         return None
     there = set(values)
     if column.required and "" in there:
@@ -235,9 +236,10 @@ def _quickly_typed(
 ) -> Sequence[float | int] | None:
     """Returns the numbers of a column that holds nothing else, parsed where they are text, else `None`."""
     found = set(map(type, values))
-    if found == {Text}:
+    if found in ({Text}, {CommaText}):
         together = "".join(values)
-        return list(map(parse, values)) if together.isascii() and "_" not in together else None
+        written = map(pointed, values) if found == {CommaText} else values
+        return list(map(parse, written)) if together.isascii() and "_" not in together else None
     return values if found <= types else None
 
 
@@ -257,10 +259,11 @@ def _parsed(text: Text, kind: Kind) -> object:
     """Reads a number out of a format that knows only text; nothing is missing, anything else stays a text."""
     if not text.strip():
         return None
+    number = pointed(text) if isinstance(text, CommaText) else text
     if not text.isascii() or "_" in text:  # Python reads both as numbers, the CSV reader of training does not.
         return str(text)
     try:
-        return int(text) if kind is Kind.INTEGER else float(text)
+        return int(number) if kind is Kind.INTEGER else float(number)
     except ValueError:
         return str(text)
 

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from evergreen import signatures
+from evergreen import settings, signatures
 from evergreen.errors import BadInput, ExitCode, Problem
 from evergreen.registry import Manifest, Registry
 from serving.columns import Column, Kind, column_of
@@ -211,9 +211,11 @@ def run_predict(
     """
     models = Registry(registry, name)
     manifest = manifest_of(models, version)
-    csv = manifest.config.get("data", {}).get("csv", {})
+    csv = csv_of(manifest)
     rows_of = sys.stdin.buffer if source is None else source
-    lines = read_rows(rows_of, format=format, delimiter=csv.get("delimiter", ","), quote=csv.get("quote", '"'))
+    lines = read_rows(
+        rows_of, format=format, delimiter=csv.delimiter, quote=csv.quote, decimal=csv.decimal, missing=csv.missing
+    )
     # Read before the model is loaded, so that a file that cannot be used is told at once.
     lines = itertools.chain(list(itertools.islice(lines, 1)), lines)
     predictor = Predictor.from_registry(models, manifest.version)
@@ -283,6 +285,11 @@ def manifest_of(registry: Registry, version: int | None) -> Manifest:
             "Run the pipeline first: python local_runner.py",
         )
     return registry.manifest(chosen)
+
+
+def csv_of(manifest: Manifest) -> settings.CsvFormat:
+    """Returns how the CSV files that the model was trained on are written; those with questions are, too."""
+    return settings.CsvFormat.model_validate(manifest.config.get("data", {}).get("csv", {}))
 
 
 def _schema(path: str) -> Any:

@@ -13,7 +13,7 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import BinaryIO, Literal, TextIO
 
 from evergreen.errors import BadInput, Problem
@@ -33,6 +33,17 @@ class Text(str):
     __slots__ = ()
 
 
+class CommaText(Text):
+    """A value of a table whose numbers have a decimal comma."""
+
+    __slots__ = ()
+
+
+def text_type(decimal: str) -> type[Text]:
+    """Names what the values of a CSV are, by what stands before the fractions of its numbers."""
+    return CommaText if decimal == "," else Text
+
+
 @dataclasses.dataclass(frozen=True)
 class Line:
     """One line of the input: a row, or why it is none."""
@@ -44,7 +55,13 @@ class Line:
 
 
 def read_rows(
-    source: Source, *, format: Format | None = None, delimiter: str = ",", quote: str = '"'
+    source: Source,
+    *,
+    format: Format | None = None,
+    delimiter: str = ",",
+    quote: str = '"',
+    decimal: str = ".",
+    missing: Collection[str] = (),
 ) -> Iterator[Line]:
     """Yields the rows of a file while it is read; blank lines are skipped.
 
@@ -53,6 +70,8 @@ def read_rows(
         format: how the rows are written; where it is left out, the path's suffix tells, else the first line.
         delimiter: of the fields of a CSV line (a tab where the path ends in ``.tsv``).
         quote: around CSV fields that hold the delimiter.
+        decimal: of the numbers in CSV fields, a point or a comma.
+        missing: how a CSV writes a missing value beside an empty field.
 
     Yields:
         Each line that is not blank, in the input's order.
@@ -73,7 +92,9 @@ def read_rows(
         if chosen == "jsonl":
             yield from _json_lines(lines, name)
         else:
-            yield from _csv_lines(lines, name, delimiter="\t" if suffix == ".tsv" else delimiter, quote=quote)
+            delimiter = "\t" if suffix == ".tsv" else delimiter
+            for line in _csv_lines(lines, name, delimiter=delimiter, quote=quote):
+                yield _meant(line, text_type(decimal), missing)
 
 
 # --- JSON lines ------------------------------------------------------------------------------------------------------
@@ -126,6 +147,14 @@ def _csv_lines(lines: _NumberedLines, name: str, *, delimiter: str, quote: str) 
             yield _csv_line(number, fields, header, name)
 
 
+def _meant(line: Line, text: type[Text], missing: Collection[str]) -> Line:
+    """Gives the fields of a line the meaning that they have in the table."""
+    if line.row is None:
+        return line
+    row = {name: text("" if value in missing else value) for name, value in line.row.items()}
+    return dataclasses.replace(line, row=row)
+
+
 def _csv_line(number: int, fields: list[str], header: list[str], name: str) -> Line:
     where = f"{name}, line {number}"
     if len(fields) != len(header):
@@ -138,7 +167,7 @@ def _csv_line(number: int, fields: list[str], header: list[str], name: str) -> L
         return Line(number, problem=problem)
     if not all(map(_is_text, fields)):
         return Line(number, problem=_not_utf8(where))
-    return Line(number, row=dict(zip(header, map(Text, fields), strict=True)))
+    return Line(number, row=dict(zip(header, fields, strict=True)))
 
 
 def _header(line: tuple[int, str], name: str, *, delimiter: str, quote: str) -> list[str]:

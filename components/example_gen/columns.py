@@ -17,6 +17,7 @@ from components.example_gen import source
 from components.example_gen.inspection import HEAD, Column, Inspected
 from components.example_gen.table import BlockReader, ColumnType, unconvertible
 from evergreen import settings
+from evergreen.decimals import pointed_column
 from evergreen.errors import BadInput, Problem
 
 _NOT_YET = ("DEPRECATED", "PLANNED", "ALPHA", "DEBUG_ONLY", "DISABLED")
@@ -101,7 +102,9 @@ def infer(files: Sequence[Inspected], data: settings.Data) -> dict[str, Column]:
         for sample in _samples(file):
             rows, _ = reader.read(sample)
             for name in file.header:
-                types[name] = _widened(types.get(name), rows.column(name))
+                values = rows.column(name)
+                numbers = pointed_column(values) if data.csv.decimal == "," else values
+                types[name] = _widened(types.get(name), numbers)
     return {name: Column(type=type_ or ColumnType.STRING) for name, type_ in types.items()}
 
 

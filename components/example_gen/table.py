@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from evergreen import settings
+from evergreen.decimals import pointed_column
 
 TEXT_SHOWN = 200
 """Characters of a bad line that are kept."""
@@ -94,6 +95,7 @@ class BlockReader:
         self._types = {name: types[name] for name in columns}
         self._delimiter = csv_format.delimiter
         self._quote = csv_format.quote
+        self._decimal = csv_format.decimal
         self._missing = ["", *csv_format.missing]
         self._parse_options = arrow_csv.ParseOptions(delimiter=self._delimiter, quote_char=self._quote)
 
@@ -153,6 +155,7 @@ class BlockReader:
                 null_values=self._missing,
                 strings_can_be_null=True,
                 include_columns=self._columns,
+                decimal_point=self._decimal,
             ),
         )
         return reader.read_all()
@@ -200,10 +203,11 @@ class BlockReader:
             if type_ is ColumnType.STRING:
                 continue
             column = texts.column(name).combine_chunks()
-            for row in unconvertible(column, type_):
+            numbers = pointed_column(column) if self._decimal == "," else column
+            for row in unconvertible(numbers, type_):
                 value = _shown(column[row].as_py().encode(), _VALUE_SHOWN)
                 reasons, names = bad.get(candidates[row], ("", ()))
-                reason = f"column {name}: {value!r} is {_why_not(column[row].as_py(), type_)}"
+                reason = f"column {name}: {value!r} is {_why_not(numbers[row].as_py(), type_)}"
                 bad[candidates[row]] = (f"{reasons}; {reason}" if reasons else reason, (*names, name))
         return bad
 

@@ -18,6 +18,8 @@ class CsvFormat(Section):
     """What stands between two fields."""
     quote: Annotated[str, pydantic.Field(min_length=1, max_length=1)] = '"'
     """What a field that holds a delimiter is wrapped in."""
+    decimal: Literal[".", ","] = "."
+    """What stands between the whole part of a number and its fraction. Marks between thousands make it no number."""
     encoding: str = "utf-8"
     """The files' character encoding, by Python's name."""
     missing: list[str] = []

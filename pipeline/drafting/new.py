@@ -308,6 +308,8 @@ def _csv(found: table_source.Found) -> list[str]:
     if found.format != "csv" or not changed:
         return []
     why = "as the first file is written"
+    if found.data.csv.decimal == ",":
+        why += ", with decimal commas"
     if found.data.csv.missing:
         why += "; what is missing stands among numbers, and counts as missing in every column"
     return [f"  csv: {scalar(changed)}  # {why}"]

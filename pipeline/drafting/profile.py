@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.example_gen import typed
+from evergreen.decimals import pointed_column
 from pipeline.drafting import table_source
 
 MAX_ROWS = 2_000_000
@@ -165,7 +166,7 @@ def look(found: table_source.Found, *, max_rows: int = MAX_ROWS) -> Profile:
         texts = {name: table_source.as_text(table.column(name)) for name in table.column_names}
         for name, column in texts.items():
             # In TFRecords a column may show up late: where no row has it, it is not there.
-            one = seen.setdefault(name, _Seen(name, limit))
+            one = seen.setdefault(name, _Seen(name, limit, decimal=found.data.csv.decimal))
             several = table_source.most_values(table.column(name))
             every = table_source.as_text(table.column(name), every=True).drop_null() if several > 1 else None
             one.add(column, declared=_declared(table.column(name), found.format), every=every, most=several)
@@ -189,8 +190,9 @@ def _declared(column: Any, format_: str) -> Type | None:
 class _Seen:
     """Counts of one column that grow batch by batch."""
 
-    def __init__(self, name: str, limit: int) -> None:
+    def __init__(self, name: str, limit: int, *, decimal: str) -> None:
         self._name = name
+        self._decimal = decimal
         self._limit = limit
         self._declared: Type | None = None
         self._missing = self._ints = self._floats = self._nans = self._values = 0
@@ -216,6 +218,7 @@ class _Seen:
             self._count_values(values if every is None else every)
 
     def _count_numbers(self, values: Any) -> None:
+        values = _as_points(values, self._decimal)
         floats = pc.match_substring_regex(values, _FLOAT)
         count = int(pc.sum(floats).as_py() or 0)
         self._floats += count
@@ -254,7 +257,9 @@ class _Seen:
             type_ = Type.STRING
         counts = dict(self._counts.most_common()) if self._counts is not None else {}
         if type_ is not Type.STRING:
-            counts = {value: count for value, count in counts.items() if value.strip().lower().lstrip("-") != "nan"}
+            values = _as_points(pa.array(list(counts), pa.string()), self._decimal).to_pylist()
+            pointed = zip(values, counts.values(), strict=True)
+            counts = {value: count for value, count in pointed if value.strip().lower().lstrip("-") != "nan"}
         mostly_numbers = type_ is Type.STRING and numbers > 0 and numbers + placeholders >= 0.9 * self._values
         return Column(
             name=self._name,
@@ -268,7 +273,7 @@ class _Seen:
             not_text=self.not_text,
             placeholders=dict(self._placeholders) if mostly_numbers else {},
             unique_share=self._unique_share(counts, texts, rows - missing),
-            sample=as_numbers(texts) if type_ is not Type.STRING else texts,
+            sample=as_numbers(texts, decimal=self._decimal) if type_ is not Type.STRING else texts,
             timestamps=_timestamps(texts) if type_ is Type.STRING else {},
             clock=type_ is Type.STRING and _has_clock(texts),
             most_values=self._most_values,
@@ -335,12 +340,18 @@ def _one(parts: Sequence[Any]) -> Any:
     return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
 
 
-def as_numbers(texts: Any) -> npt.NDArray[np.float64]:
+def _as_points(texts: Any, decimal: str) -> Any:
+    return pointed_column(texts) if decimal == "," else texts
+
+
+def as_numbers(texts: Any, *, decimal: str = ".") -> npt.NDArray[np.float64]:
     """Reads text as numbers, float64 with NaN where there is none, or one that 32 bits cannot hold.
 
     Args:
         texts: an Arrow array of text.
+        decimal: what stands before a fraction.
     """
+    texts = _as_points(texts, decimal)
     valid = pc.fill_null(pc.match_substring_regex(texts, _FLOAT), False)
     numbers = pc.if_else(valid, pc.utf8_trim_whitespace(texts), pa.scalar(None, pa.string())).cast(pa.float64())
     array: npt.NDArray[np.float64] = numbers.to_numpy(zero_copy_only=False).astype(np.float64)

@@ -88,7 +88,9 @@ def find(text: str, *, called_from: Path, root: Path) -> Found:
     first = selection.files[0].path
     encoding = _encoding(first)
     delimiter = _delimiter(first, encoding)
-    csv_format = settings.CsvFormat(delimiter=delimiter, quote=_quote(first, encoding, delimiter), encoding=encoding)
+    quote = _quote(first, encoding, delimiter)
+    decimal = _decimal(first, encoding, delimiter, quote)
+    csv_format = settings.CsvFormat(delimiter=delimiter, quote=quote, decimal=decimal, encoding=encoding)
     return Found(data=settings.Data(path=pattern, csv=csv_format), selection=selection)
 
 
@@ -350,6 +352,17 @@ def _quote(path: str, encoding: str, delimiter: str) -> str:
     wrapped = re.compile(rf"(^|{re.escape(delimiter)})'[^']*'(?={re.escape(delimiter)}|$)")
     single = sum(bool(wrapped.search(line)) for line in lines)
     return "'" if single >= 0.5 * len(lines) > 0 and not any('"' in line for line in lines) else '"'
+
+
+def _decimal(path: str, encoding: str, delimiter: str, quote: str) -> Literal[".", ","]:
+    """Names what stands before the fractions: a comma where more fields look like such numbers than like 1.5."""
+    try:
+        rows = list(csv.reader(_first_lines(path, encoding), delimiter=delimiter, quotechar=quote))
+    except csv.Error:
+        return "."
+    fields = [field.strip() for row in rows for field in row]
+    commas, points = (sum(bool(re.fullmatch(rf"-?[0-9]+{sign}[0-9]+", f)) for f in fields) for sign in (",", r"\."))
+    return "," if commas > points else "."
 
 
 def _first_lines(path: str, encoding: str) -> list[str]:

@@ -114,6 +114,21 @@ def test_broken_lines_are_told_and_cost_no_other(registry: Registry, tmp_path: P
     assert shown == f"{rows}: 2 fields, not 3: 1.5,2"
 
 
+def test_a_csv_is_read_as_training_read_it(registry: Registry, tmp_path: Path):
+    other = Registry(tmp_path / "registry", "m")
+    bundle = {"schema.pbtxt": Path(registry.bundle_dir(1)) / "schema.pbtxt"}
+    written = Provenance(config={"data": {"csv": {"delimiter": ";", "decimal": ",", "missing": ["?"]}}})
+    other.publish(model_dir=registry.model_dir(1), bundle=bundle, provenance=written)
+    rows = tmp_path / "rows.csv"
+    rows.write_text("beta1;weekday;machine;pressure;note\n1,5;2;a;?;x\n1.5;2;a;2,25;?\n1,5;2;a;2,25;?\n")
+    code, _ = run(other, rows, output=tmp_path / "out", format="parquet")
+    found = table(tmp_path / "out")
+    assert code is ExitCode.BAD_INPUT
+    assert found["prediction"].to_pylist() == [1023.0, None, 25.25]  # a note counts 1,000, and the last row has none
+    assert "found the text '1.5'" in found["problem"].to_pylist()[1]
+    assert found["note"].to_pylist() == ["x", "?", "?"]  # what comes in comes out
+
+
 def test_what_cannot_be_answered_at_all_is_told_together_and_leaves_nothing(registry: Registry, tmp_path: Path):
     (tmp_path / "a.csv").write_text("beta1,machine\n1.5,a\n")
     (tmp_path / "b.csv").write_text("beta1,weekday,machine,prediction\n1.5,2,a,7\n")

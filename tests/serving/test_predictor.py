@@ -270,6 +270,21 @@ def test_csv_is_read_as_training_read_it(registry: Registry, model: Path, bundle
     assert (code, answers) == (ExitCode.OK, [{"line": 2, "prediction": 23.0}])
 
 
+def test_numbers_and_what_is_missing_are_written_as_in_training(model: Path, bundle: Path, tmp_path: Path):
+    other = Registry(tmp_path, "m")
+    provenance = Provenance(config={"data": {"csv": {"delimiter": ";", "decimal": ",", "missing": ["?"]}}})
+    other.publish(model_dir=model, bundle={"schema.pbtxt": bundle / "schema.pbtxt"}, provenance=provenance)
+    header = "beta1;weekday;machine;pressure\n"
+    good, missing, pointed = "1,5;2;a;2,25", "1,5;2;a;?", "1.5;2;a;?"
+    _, answers, _ = ask(other, f"{header}{good}\n{missing}\n{pointed}\n")
+    assert [answer.get("prediction") for answer in answers] == [pytest.approx(25.25), 23.0, None]
+    assert answers[2]["error"][0]["found"] == "the text '1.5'"
+    _, all_good, _ = ask(other, f"{header}{good}\n{missing}\n")  # no value has to be looked at on its own
+    assert all_good == answers[:2]
+    _, as_json, _ = ask(other, '{"beta1": 1.5, "weekday": 2, "machine": "a", "pressure": 2.25}\n')
+    assert as_json[0]["prediction"] == answers[0]["prediction"]
+
+
 @pytest.mark.slow
 def test_the_command_reads_standard_input(registry: Registry):
     code = (

@@ -98,6 +98,19 @@ def test_other_delimiter_and_quote():
     assert [entry.reason for entry in bad] == ["3 fields instead of 2"]
 
 
+def test_decimal_commas():
+    rows, bad = read('"1,5";2\n-,25;3\n1e-2;4\nnan;5\n', FLOAT, INT, delimiter=";", decimal=",")
+    assert rows == {"a": [1.5, -0.25, pytest.approx(0.01), None], "b": [2, 3, 4, 5]}
+    assert not bad
+    rows, bad = read("1,5;2\n1.5;3\n1.234,5;4\n2,5;5,0\n", FLOAT, INT, delimiter=";", decimal=",")
+    assert rows == {"a": [1.5], "b": [2]}
+    assert [entry.reason for entry in bad] == [
+        "column a: '1.5' is not a number",
+        "column a: '1.234,5' is not a number",
+        "column b: '5,0' is not a whole number",
+    ]
+
+
 def test_lone_carriage_returns_end_lines_everywhere():
     for extra in (b"", b"x,y\n"):
         rows, _ = read(b"1,2\r3,4\r\n5,6\n" + extra, FLOAT, INT)

@@ -273,8 +273,8 @@ def test_zstd_and_a_filesystem_url_are_read(tmp_path: Path):
         (b"x,y\n" + b"1.5,nan\n" * 50, "--label y: found no value in any row; expected at least two different values"),
         (b"x,y\n" + b"1.5,no\n" * 50, "--label y: found the same value in every row: 'no'"),
         (
-            b"x;y\n" + "".join(f"{row % 7};{row},5\n" for row in range(90)).encode(),
-            "--label y: found text that looks like numbers, such as '0,5'; expected classes, or numbers as CSV has",
+            b"x;y\n" + "".join(f"{row % 7};{row} %\n" for row in range(90)).encode(),
+            "--label y: found text that looks like numbers, such as '0 %'; expected classes, or numbers as CSV has",
         ),
     ],
 )  # fmt: skip
@@ -284,6 +284,19 @@ def test_a_csv_that_cannot_be_used_is_refused_in_words(tmp_path: Path, content: 
         assert create(tmp_path, "t.csv", "y").profile.columns["y"].missing == 1
         return
     assert any(told in line for line in problems(tmp_path, "t.csv", "y")), problems(tmp_path, "t.csv", "y")
+
+
+def test_decimal_commas_are_seen_and_are_numbers(tmp_path: Path):
+    random = np.random.default_rng(1)
+    numbers = {name: [f"{value:.4f}".replace(".", ",") for value in random.normal(5, 1, 300)] for name in ("x", "y")}
+    columns = {**numbers, "whole": list(range(300)), "point": [f"{row % 9}.5" for row in range(300)]}
+    made = create(tmp_path, write(tmp_path / "t.csv", columns, delimiter=";"), "y")
+    loaded = config.load_config(made.config)
+    assert (loaded.data.csv.delimiter, loaded.data.csv.decimal) == (";", ",")
+    types = {name: column.type.value for name, column in made.profile.columns.items()}
+    assert types == {"x": "FLOAT", "y": "FLOAT", "whole": "INT", "point": "BYTES"}
+    assert made.profile.columns["x"].range() == pytest.approx((2.0, 8.0), abs=1.0)
+    assert made.choices.task is Task.REGRESSION
 
 
 def test_numbers_that_are_written_otherwise_are_told(tmp_path: Path):
