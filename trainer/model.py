@@ -41,13 +41,22 @@ class SideBySide(keras.layers.Layer):
 class OneHot(keras.layers.Layer):
     """Ids [batch] to rows of zeros with a single one [batch, size]; an id outside of [0, size) gives zeros only."""
 
-    def __init__(self, size: int, **kwargs: Any) -> None:
-        """Takes the number of categories."""
+    def __init__(self, size: int, comparing: bool = False, **kwargs: Any) -> None:
+        """Takes the number of categories, and whether each id is compared with all of them.
+
+        That is slower, and right where the operation one-hot is not: TensorFlow Lite's copies the bytes of a quantised
+        0 and 1 onto the scale of its output, which is another one.
+        """
         super().__init__(**kwargs)
         self.size = size
+        self.comparing = comparing
 
     def call(self, ids: Any) -> Any:
         """Expands a batch."""
+        if self.comparing:
+            equal = keras.ops.equal(keras.ops.expand_dims(ids, -1), keras.ops.arange(self.size, dtype=ids.dtype))
+            one, zero = (keras.ops.cast(value, self.compute_dtype) for value in (1.0, 0.0))
+            return keras.ops.where(equal, one, zero)
         return keras.ops.one_hot(ids, self.size, dtype=self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -56,7 +65,7 @@ class OneHot(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the layer is rebuilt from."""
-        return {**super().get_config(), "size": self.size}
+        return {**super().get_config(), "size": self.size, "comparing": self.comparing}
 
 
 @keras.saving.register_keras_serializable(package="evergreen")

@@ -87,5 +87,6 @@ class Training(Section):
     profile_input: bool = False
     """Whether the share of the steps that waits for input is measured in the second epoch (half a second of profiler),
     for TensorBoard and `training.json`."""
-    tflite: list[Literal["float16", "int8"]] = []
-    """Quantised variants of the network for TensorFlow Lite, written and measured beside the SavedModel."""
+    tflite: list[Literal["float16", "int8", "int8_calibrated"]] = []
+    """Quantised variants of the network for TensorFlow Lite, written and measured beside the SavedModel: `int8` has
+    weights of one byte, `int8_calibrated` computes in whole numbers too, for devices that have nothing else."""
