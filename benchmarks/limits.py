@@ -78,6 +78,7 @@ def _figures(folder: Path, rows: int) -> list[harness.Figure]:
         _rate("TFRecord write", rows, "rows/s", lambda: _write(serialized, records)),
         _rate("TFRecord read", rows, "rows/s", lambda: _read(records)),
         _rate("tf.Example parser", rows, "rows/s", lambda: _parse(records)),
+        _rate("tfx-bsl's decoder", rows, "rows/s", lambda: _decode(serialized)),
         _rate("Evergreen cuts CSV", cut_size, "MB/s", lambda: _cut(large)),
         _rate("Evergreen makes gzip plain", size, "MB/s", lambda: _plain(packed)),
         harness.Figure(case="a row", metric="CSV", unit="bytes", ours=size / rows, stock=None),
@@ -130,6 +131,14 @@ def _encode(batch: pa.RecordBatch) -> list[bytes]:
     from tfx_bsl.coders import example_coder
 
     return list(example_coder.RecordBatchToExamplesEncoder().encode(batch))
+
+
+def _decode(serialized: Sequence[bytes]) -> None:
+    from tfx_bsl.coders import example_coder
+
+    decoder = example_coder.ExamplesToRecordBatchDecoder()
+    for start in range(0, len(serialized), 4096):
+        decoder.DecodeBatch(serialized[start : start + 4096])
 
 
 def _write(serialized: Sequence[bytes], path: Path) -> None:
