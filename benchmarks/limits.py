@@ -26,7 +26,7 @@ from pyarrow import csv, parquet
 from benchmarks import harness
 from benchmarks.pipeline import OUT
 from components.example_gen import pieces, reading, source
-from components.records import encoding
+from components.records import encoding, frames
 from datagen import taxi
 from evergreen import settings, spans
 
@@ -150,9 +150,7 @@ def _write(serialized: Sequence[bytes], path: Path) -> None:
 
 
 def _read(path: Path) -> None:
-    import tensorflow as tf
-
-    for _ in tf.data.TFRecordDataset(str(path), buffer_size=4 << 20).batch(4096):
+    for _ in frames.from_record(str(path), 0).batch(4096):
         pass
 
 
@@ -189,7 +187,7 @@ def _parse(path: Path) -> None:
         for field in taxi.table(rows=10).schema
     }
     parse = tf.function(lambda batch: tf.io.parse_example(batch, features), autograph=False)
-    for batch in tf.data.TFRecordDataset(str(path), buffer_size=4 << 20).batch(4096):
+    for batch in frames.from_record(str(path), 0).batch(4096):
         parse(batch)
 
 
