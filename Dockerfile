@@ -9,16 +9,19 @@ ARG BASE=python:3.10.18-slim-bookworm
 # The stage, or an image that was made of it: buildah copies all packages anew to see that a COPY of them is cached.
 ARG RUNTIME=runtime
 
-# --- the packages: decided by the lock alone, so that a change of our code installs nothing again ---------------------
-FROM ${BASE} AS packages
+# --- what builds -------------------------------------------------------------------------------------------------------
+FROM ${BASE} AS tools
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH \
     PIP_CERT=/etc/ssl/certs/ca-certificates.crt SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 WORKDIR /src
-# A few packages come as C++ sources; the compiler stays in this stage, and so do pip, uv and setuptools.
+# A few packages come as C++ sources; the compiler stays here, and so do pip, uv and setuptools.
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 COPY image/tools.lock ./
 RUN python -m venv /opt/tools \
  && /opt/tools/bin/python -m pip install --quiet --require-hashes --only-binary :all: -r tools.lock
+
+# --- the packages: decided by the lock alone, so that a change of our code installs nothing again ---------------------
+FROM tools AS packages
 # cpu: TensorFlow without CUDA, half as large. gpu: TensorFlow with NVIDIA's libraries.
 ARG VARIANT=cpu
 COPY image/${VARIANT}.lock ./image.lock
@@ -43,13 +46,12 @@ WORKDIR /app
 RUN mkdir -p data runs && chown 10001:10001 /app data runs
 
 # --- our own wheel, a few hundred kilobytes ---------------------------------------------------------------------------
-FROM packages AS wheel
+FROM tools AS wheel
 COPY . .
 ARG REVISION=unknown
 # evergreen/revision.py reads it: an image has no git.
 RUN /opt/tools/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir /tmp/wheels . \
- && /opt/tools/bin/python -m pip --python /opt/evergreen/bin/python install --quiet --no-deps --no-index --no-compile \
-        --target /opt/ours /tmp/wheels/*.whl \
+ && /opt/tools/bin/python -m pip install --quiet --no-deps --no-index --no-compile --target /opt/ours /tmp/wheels/*.whl \
  && rm -rf /opt/ours/bin \
  && printf '%s\n' "${REVISION}" > /opt/ours/REVISION \
  && python -m compileall -q --invalidation-mode unchecked-hash /opt/ours
