@@ -1,10 +1,11 @@
 """Searches for hyperparameters: two trials at a time against one after the other, Hyperband against random search.
 
-    python -m benchmarks.tune [--rows 112000] [--parallel-rows 300000] [--trials 16] [--part parallel|hyperband|all]
+    python -m benchmarks.tune [--rows 112000] [--parallel-rows 600000] [--trials 16] [--part parallel|hyperband|all]
 
 `parallel`: the same random search (same oracle, seed and trials) with one trial at a time and with two, the workers'
-start included. `hyperband`: the epochs that Hyperband needs to reach random search's best score, beside all epochs of
-that random search, on the built-in problem and on a table of three classes. Ends with 1 where a bar is not held.
+start included; what other processes take of the cores meanwhile is told. `hyperband`: the epochs that Hyperband needs
+to reach random search's best score, beside all epochs of that random search, on the built-in problem and on a table of
+three classes. Ends with 1 where a bar is not held.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=112_000, help="rows of the Hyperband race (default %(default)s)")
     parser.add_argument(
-        "--parallel-rows", type=int, default=300_000, help="rows of the race of two trials (default %(default)s)"
+        "--parallel-rows", type=int, default=600_000, help="rows of the race of two trials (default %(default)s)"
     )
     parser.add_argument("--trials", type=int, default=16, help="trials of the random search (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=9, help="epochs of a trial at the most (default %(default)s)")
@@ -77,6 +78,11 @@ def _parallel(folder: Path, options: argparse.Namespace) -> Iterator[harness.Fig
     alone = _search(setting, folder / "alone", algorithm="random", parallel=1)
     together = _search(setting, folder / "together", algorithm="random", parallel=2)
     _same_trials(alone.table, together.table)
+    for name, search in (("one after the other", alone), ("two at a time", together)):
+        print(
+            f"{name}: {search.processor / search.seconds:.2f} cores busy with the search, "
+            f"{search.others / search.seconds:.2f} with other work"
+        )
     case = f"{options.trials} trials, {options.parallel_rows:,} rows"
     yield _figure(case, _SECONDS, "s", together.seconds, alone.seconds)
     # Where other work shares the cores, this tells what the seconds cannot: what both searches cost.
@@ -141,6 +147,8 @@ class _Searched(NamedTuple):
     seconds: float
     processor: float
     """Processor seconds of this process and of the workers."""
+    others: float
+    """Processor seconds of everything else on this machine."""
 
 
 def _search(setting: trials.Setting, folder: Path, *, algorithm: str, parallel: int) -> _Searched:
@@ -148,9 +156,17 @@ def _search(setting: trials.Setting, folder: Path, *, algorithm: str, parallel: 
     tuning = setting.tuning.model_copy(update={"algorithm": algorithm, "parallel_trials": parallel})
     config = setting.config.model_copy(update={"tuning": tuning})
     search = tune.Search(dataclasses.replace(setting, config=config, folder=str(folder)))
-    started, used = time.perf_counter(), sum(os.times()[:4])
+    started, used, busy = time.perf_counter(), sum(os.times()[:4]), _busy()
     search.search()
-    return _Searched(search.table(), time.perf_counter() - started, sum(os.times()[:4]) - used)
+    seconds, processor = time.perf_counter() - started, sum(os.times()[:4]) - used
+    return _Searched(search.table(), seconds, processor, max(0.0, _busy() - busy - processor))
+
+
+def _busy() -> float:
+    """Returns the processor seconds of all processes of this machine since it started."""
+    _, *ticks = Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0].split()
+    user, nice, system, _idle, _waiting, *interrupts = (int(tick) for tick in ticks[:8])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
 def _same_trials(one: dict[str, Any], other: dict[str, Any]) -> None:
