@@ -132,6 +132,7 @@ def _run(options: argparse.Namespace) -> int:
     from pipeline import config
 
     problem, environment = config.load(options.config, options.environment)
+    _share_gpus()
     from pipeline import local
 
     return local.run(
@@ -212,6 +213,11 @@ def _predict(options: argparse.Namespace) -> int:
             format=options.format,
             out=out,
         )
+
+
+def _share_gpus() -> None:
+    """Has TensorFlow take a GPU's memory as it needs it: a search's trials train in processes beside this one."""
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
 def _without_chatter() -> None:
