@@ -48,4 +48,5 @@ def evidence(rig: Rig) -> Iterator[dict[str, Any]]:
 
 
 def _images(node: Any) -> list[str]:
-    return [name for image in node.status.images for name in image.names if "@" not in name]
+    # An image that is on its way out has no name any more.
+    return [name for image in node.status.images for name in image.names or () if "@" not in name]
