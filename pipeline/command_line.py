@@ -9,10 +9,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from evergreen.errors import Problem
 
 _NOBODY_READS = 141
 """What a shell reports of a process that wrote into a closed pipe (128 and SIGPIPE)."""
@@ -59,6 +55,7 @@ def carry_out(
     """
     _use_project_python(root)
     from evergreen.errors import EvergreenError
+    from evergreen.faults import of_the_machine
     from pipeline.summary import say_problems
 
     options.called_from = Path.cwd()
@@ -81,22 +78,14 @@ def carry_out(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _NOBODY_READS
     except OSError as error:
-        say_problems([_of_the_machine(error)], stream=sys.stderr)
+        problem = of_the_machine(error, place=str(root))
+        if problem is None:
+            raise
+        say_problems([problem], stream=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
-
-
-def _of_the_machine(error: OSError) -> Problem:
-    from evergreen.errors import Problem
-
-    return Problem(
-        where=str(error.filename or "this machine"),
-        found=error.strerror or str(error),
-        expected="a place that can be read and written",
-        action="Make room, or correct the permissions or the path; then give the command again.",
-    )
 
 
 def _use_project_python(root: Path) -> None:

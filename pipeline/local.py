@@ -21,6 +21,7 @@ from typing import Any, TextIO
 
 from evergreen import memory, progress, spans
 from evergreen.errors import BadInput, EvergreenError, ExitCode, GateRefusal, Problem
+from evergreen.faults import of_the_machine
 from evergreen.files import write_whole
 from evergreen.lock import exclusive
 from evergreen.registry import Registry
@@ -344,7 +345,9 @@ class _Run:
             self._say_problems(failure)
             say(f"\nThe registry is untouched. Logs: {log}\nThen resume with: {self._request.command}\n")
             return failure.exit_code
-        say(f"\nA fault{at}: {_headline(failure)}\n")
+        problem = of_the_machine(failure, place=str(self._root))
+        say(f"\nA fault{at}: {_headline(failure) if problem is None else problem.found}\n")
+        summary.say_problems([] if problem is None else [problem], stream=self._screen)
         say(f"The whole story is at the end of {log}\nResume with: {self._request.command}\n")
         return ExitCode.FAULT
 
@@ -367,6 +370,8 @@ def _headline(failure: BaseException) -> str:
         return f"{first.where}: {first.found}" + (f" (and {more} more)" if more else "")
     if isinstance(failure, KeyboardInterrupt):
         return "stopped"
+    if problem := of_the_machine(failure, place="this machine"):
+        return f"{problem.where}: {problem.found}"
     lines = str(failure).strip().splitlines()
     return f"{type(failure).__name__}: {lines[0] if lines else 'without a word'}"[:300]
 

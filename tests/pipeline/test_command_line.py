@@ -20,12 +20,12 @@ RUNNER = [sys.executable, str(ROOT / "local_runner.py")]
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x.csv"), "/data/x.csv\n    found:    No space left"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x.csv"), "/data/x.csv\n    found:    no space left"),
         (
             PermissionError(errno.EACCES, os.strerror(errno.EACCES), "x.yaml"),
-            "x.yaml\n    found:    Permission",
+            "x.yaml\n    found:    a place that this user may not write",
         ),
-        (OSError("lost"), "this machine\n    found:    lost"),
+        (OSError("lost"), f"{ROOT}\n    found:    lost"),
     ],
 )
 def test_a_failure_of_the_machine_is_told_in_words(error, said, capsys, monkeypatch, tmp_path):
