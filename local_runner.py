@@ -109,9 +109,15 @@ def _add_schema(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _with_verb(arguments: Sequence[str]) -> Sequence[str]:
-    """Puts `run` first where no verb is given; `--help` alone shows all verbs."""
-    if arguments and (arguments[0] in VERBS or arguments[0] in ("-h", "--help")):
+    """Puts the verb first, before options that all verbs have, and `run` where none is given."""
+    if arguments and arguments[0] in ("-h", "--help"):
         return arguments
+    before = 0
+    while arguments[before : before + 1] and arguments[before] in ("--config", "--environment"):
+        before += 2
+    verb = arguments[before : before + 1]
+    if verb and verb[0] in VERBS:
+        return [*verb, *arguments[before + 1 :], *arguments[:before]]
     return ["run", *arguments]
 
 

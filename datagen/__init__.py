@@ -16,11 +16,15 @@ notice; a fault strikes the newest span written. `Generator` is the protocol for
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Collection
 from typing import Protocol
 
 
 class Generator(Protocol):
     """What a module named by `data.generator` offers."""
+
+    FAULTS: Collection[str]
+    """The names of the ways to spoil a span."""
 
     def generate(
         self,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import shutil
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,22 +64,24 @@ def add_span(config: Config, *, rows: int, seed: int | None, drift: float, fault
                 )
             ]
         )
-    options: dict[str, Any] = {"rows": rows, "drift": drift, "fault": fault}
-    if seed is not None:
-        options["seed"] = seed
-    try:
-        return _generator(config).add_span(_root(config), **options)
-    except ValueError as error:
-        raise BadInput(
-            [
-                Problem(
-                    where="new-span",
-                    found=str(error),
-                    expected="options that the generator knows",
-                    action="Correct the option.",
-                )
-            ]
-        ) from error
+    generator = _generator(config)
+    options: dict[str, Any] = {"rows": rows, "drift": drift, "fault": fault, "seed": seed}
+    if problems := list(_problems(options, generator.FAULTS)):
+        raise BadInput(problems)
+    return generator.add_span(_root(config), **{name: value for name, value in options.items() if value is not None})
+
+
+def _problems(options: Mapping[str, Any], faults: Collection[str]) -> Iterator[Problem]:
+    seed, fault = options["seed"], options["fault"]
+    for name, sound, expected in (
+        ("rows", options["rows"] >= 1, "1 or more"),
+        ("seed", seed is None or seed >= 0, "0 or more"),
+        ("drift", math.isfinite(options["drift"]), "a finite number"),
+        ("fault", fault is None or fault in faults, f"one of {', '.join(sorted(faults))}"),
+    ):
+        if not sound:
+            where = f"new-span --{name}"
+            yield Problem(where=where, found=repr(options[name]), expected=expected, action="Correct the option.")
 
 
 def _root(config: Config) -> Path:

@@ -71,8 +71,9 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
     except FileNotFoundError as error:
-        beside = ", ".join(sorted(str(p) for p in path.parent.glob("*.yaml"))) or "no YAML file beside it"
-        raise _bad(str(path), "no such file", "a YAML file", f"There is: {beside}.") from error
+        beside = ", ".join(sorted(str(p) for p in path.parent.glob("*.yaml")))
+        action = f"There is: {beside}." if beside else "Correct the path; there is no YAML file beside it."
+        raise _bad(str(path), "no such file", "a YAML file", action) from error
     except OSError as error:
         raise _bad(
             str(path), error.strerror or str(error), "a readable file", "Give the path of a YAML file."

@@ -83,8 +83,6 @@ class Column:
     distinct_exact: bool
     counts: dict[str, int]
     """Rows of each value as it is written, the most frequent first; empty where there are too many values."""
-    not_numbers: int
-    """Values of a text column that are no number."""
     not_text: int
     """Values that are bytes and no text."""
     placeholders: dict[str, int]
@@ -269,7 +267,6 @@ class _Seen:
             distinct=len(counts) if self._counts is not None else self._most,
             distinct_exact=self._counts is not None,
             counts=counts,
-            not_numbers=self._values - self._floats if type_ is Type.STRING else 0,
             not_text=self.not_text,
             placeholders=dict(self._placeholders) if mostly_numbers else {},
             unique_share=self._unique_share(counts, texts, rows - missing),

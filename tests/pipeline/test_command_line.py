@@ -63,3 +63,24 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path):
     assert done.returncode == 1
     assert str(tmp_path / "file") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def told(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run([*RUNNER, *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_options_of_all_verbs_may_stand_before_the_verb():
+    code, said = told("--config", "configs/prices.yaml", "schema", "show")
+    assert (code, said.splitlines()[0]) == (0, "schemas/prices/schema.pbtxt: 7 columns")
+
+
+def test_every_wrong_option_of_a_new_span_is_told_and_nothing_is_written(tmp_path: Path):
+    text = (ROOT / "configs" / "humidity.yaml").read_text().replace("path: data", f"path: {tmp_path}/data")
+    (tmp_path / "own.yaml").write_text(text)
+    wrong = ["--rows", "0", "--seed", "-1", "--drift", "nan", "--fault", "help"]
+    code, said = told("new-span", "--config", str(tmp_path / "own.yaml"), *wrong)
+    assert code == 2
+    assert [line.split()[-1] for line in said.splitlines() if "new-span --" in line] == wrong[::2]
+    assert "expected: one of binary, duplicate_column, empty," in said
+    assert not (tmp_path / "data").exists()
