@@ -7,6 +7,7 @@ for line in read_rows("rows.csv"):
 from __future__ import annotations
 
 import codecs
+import collections
 import contextlib
 import csv
 import dataclasses
@@ -24,6 +25,8 @@ Source = str | os.PathLike[str] | TextIO | BinaryIO
 SUFFIXES: Mapping[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv"}
 """The format that a file's name stands for."""
 
+_MAX_RECORD_LINES = 1000
+"""Lines that one record may span, as in training."""
 _NumberedLines = Iterator[tuple[int, str]]
 
 
@@ -132,19 +135,82 @@ _KINDS = {list: "an array", str: "a text", bool: "a truth value", type(None): "n
 
 
 def _csv_lines(lines: _NumberedLines, name: str, *, delimiter: str, quote: str) -> Iterator[Line]:
-    lines = itertools.filterfalse(_is_blank, lines)
-    first = next(lines, None)
+    ahead = _Ahead(lines, delimiter=delimiter, quote=quote)
+    first = ahead.next()
     if first is None:
         raise _bad(name, "an empty file", "a header of column names, then rows", "Give a file with rows.")
-    header = _header(first, name, delimiter=delimiter, quote=quote)
-    for number, text in lines:
+    header = _header(first, ahead, name, delimiter=delimiter, quote=quote)
+    while (line := ahead.next()) is not None:
+        number, text = line
         try:
-            # A record never goes over a line's end, as in training: an open quote costs its own line and no other.
-            fields = next(csv.reader([text], delimiter=delimiter, quotechar=quote, strict=True))
+            fields = ahead.record(text, fields=len(header))
         except csv.Error as error:
             yield Line(number, problem=_broken(f"{name}, line {number}", error, quote))
         else:
             yield _csv_line(number, fields, header, name)
+
+
+class _Ahead:
+    """Lines that can be looked at before they are taken: a quoted value may hold line ends."""
+
+    def __init__(self, lines: _NumberedLines, *, delimiter: str, quote: str) -> None:
+        self._lines = lines
+        self._delimiter = delimiter
+        self._quote = quote
+        self._seen: collections.deque[tuple[int, str]] = collections.deque()
+
+    def next(self) -> tuple[int, str] | None:
+        """Takes the next line that is not blank."""
+        while self._seen:
+            if not _is_blank(line := self._seen.popleft()):
+                return line
+        return next(itertools.filterfalse(_is_blank, self._lines), None)
+
+    def record(self, text: str, *, fields: int | None) -> list[str]:
+        """Parses a line, with those after it that its open quote takes in.
+
+        As in training the quote is a mistake of its own line, and the lines after it stay, where what closes it does
+        not make a record of the right number of fields.
+
+        Args:
+            text: the line.
+            fields: how many there have to be; None of a header.
+
+        Raises:
+            csv.Error: when the line is no record.
+        """
+        try:
+            return self._parse(text)
+        except csv.Error as error:
+            if "unexpected end" not in str(error):
+                raise
+            together = self._closed(text)
+            if together is None or (fields is not None and len(together[0]) != fields):
+                raise
+        for _ in range(together[1]):
+            self._seen.popleft()
+        return together[0]
+
+    def _parse(self, text: str) -> list[str]:
+        return next(csv.reader([text], delimiter=self._delimiter, quotechar=self._quote, strict=True))
+
+    def _closed(self, text: str) -> tuple[list[str], int] | None:
+        """Returns the record that an open quote begins, and how many more lines it has; None where it stays open."""
+        for more in range(1, _MAX_RECORD_LINES):
+            if len(self._seen) < more:
+                following = next(self._lines, None)
+                if following is None:
+                    return None
+                self._seen.append(following)
+            text += (line := self._seen[more - 1][1])
+            if self._quote not in line:
+                continue
+            try:
+                return self._parse(text), more
+            except csv.Error as error:
+                if "unexpected end" not in str(error):
+                    return None
+        return None
 
 
 def _meant(line: Line, text: type[Text], missing: Collection[str]) -> Line:
@@ -170,11 +236,11 @@ def _csv_line(number: int, fields: list[str], header: list[str], name: str) -> L
     return Line(number, row=dict(zip(header, fields, strict=True)))
 
 
-def _header(line: tuple[int, str], name: str, *, delimiter: str, quote: str) -> list[str]:
+def _header(line: tuple[int, str], ahead: _Ahead, name: str, *, delimiter: str, quote: str) -> list[str]:
     number, text = line
     where = f"{name}, line {number}"
     try:
-        header = next(csv.reader([text], delimiter=delimiter, quotechar=quote, strict=True))
+        header = ahead.record(text, fields=None)
     except csv.Error as error:
         raise BadInput([_broken(where, error, quote)]) from error
     twice = sorted({column for column in header if header.count(column) > 1})
@@ -185,7 +251,7 @@ def _header(line: tuple[int, str], name: str, *, delimiter: str, quote: str) -> 
 
 
 def _broken(where: str, error: csv.Error, quote: str) -> Problem:
-    found = "a quote that is not closed on its line" if "unexpected end" in str(error) else str(error)
+    found = "a quote that is not closed" if "unexpected end" in str(error) else str(error)
     return Problem(where=where, found=found, expected=f"fields, each {quote} closed", action="Repair the line.")
 
 

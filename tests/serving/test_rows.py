@@ -72,8 +72,19 @@ def test_broken_csv_lines_are_told_and_the_others_go_on():
 def test_a_quote_that_is_never_closed_costs_its_own_line_only():
     assert read('a,b\n1,2\n"open,3\n\n"4",5\n', "csv") == [
         (2, {"a": "1", "b": "2"}),
-        (3, "a quote that is not closed on its line"),
+        (3, "a quote that is not closed"),
         (5, {"a": "4", "b": "5"}),
+    ]
+
+
+def test_a_quoted_value_may_hold_line_ends():
+    content = '"a\nb",c\n"one\n\ntwo",2\n"open,3\nx,4\n"5\r\n"",",6\n7,"8\n'
+    assert read(content, "csv") == [
+        (3, {"a\nb": "one\n\ntwo", "c": "2"}),
+        (6, "a quote that is not closed"),
+        (7, {"a\nb": "x", "c": "4"}),
+        (8, {"a\nb": '5\r\n",', "c": "6"}),
+        (10, "a quote that is not closed"),
     ]
 
 
