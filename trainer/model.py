@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -22,6 +22,8 @@ from trainer import features as features_lib
 INPUT_LAYER = "inputs"
 """Name of the layer whose output is the model's first matrix, [batch, width]."""
 _SIXTEEN_BITS = 1 << 16
+_LOOKED_UP_FROM = 64
+"""Categories from which on a row of weights is looked up faster than a one-hot column is multiplied."""
 
 
 @keras.saving.register_keras_serializable(package="evergreen")
@@ -115,6 +117,67 @@ class EvenedEmbeddingBag(EmbeddingBag):
         """Looks a batch up."""
         count = keras.ops.sum(keras.ops.cast(ids >= 0, self.compute_dtype), axis=1, keepdims=True)
         return super().call(ids) / keras.ops.sqrt(keras.ops.maximum(count, 1.0))
+
+
+@keras.saving.register_keras_serializable(package="evergreen")
+class DenseOfIds(keras.layers.Layer):
+    """A dense layer over a matrix of which some columns are one-hot and given as ids, [batch].
+
+    Their rows of the kernel are looked up, and not multiplied with zeros; the weights are those of `Dense` over the
+    whole matrix. An id outside of its categories adds nothing.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        sizes: Sequence[int | None],
+        activation: Any = None,
+        kernel_initializer: Any = "glorot_uniform",
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Takes the outputs and, for each input in the order of the kernel's rows, its categories; None is a matrix."""
+        super().__init__(**kwargs)
+        self.units = units
+        self.sizes = tuple(sizes)
+        self.activation = keras.activations.get(activation)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+
+    def build(self, input_shape: list[tuple[int | None, ...]]) -> None:
+        """Makes the kernel, [width, units], and the bias."""
+        self.widths = [size or shape[-1] or 0 for size, shape in zip(self.sizes, input_shape, strict=True)]
+        make = {"initializer": self.kernel_initializer, "regularizer": self.kernel_regularizer}
+        self.kernel = self.add_weight(shape=(sum(self.widths), self.units), name="kernel", **make)
+        self.bias = self.add_weight(shape=(self.units,), name="bias", initializer="zeros")
+
+    def call(self, inputs: list[Any]) -> Any:
+        """Adds up what each input gives."""
+        total, begin = self.bias, 0
+        for values, size, width in zip(inputs, self.sizes, self.widths, strict=True):
+            rows = self.kernel[begin : begin + width]
+            total = total + (keras.ops.matmul(values, rows) if size is None else self._looked_up(rows, values, size))
+            begin += width
+        return self.activation(total)
+
+    def _looked_up(self, rows: Any, ids: Any, size: int) -> Any:
+        known = keras.ops.cast((ids >= 0) & (ids < size), rows.dtype)
+        return keras.ops.take(rows, keras.ops.clip(ids, 0, size - 1), axis=0) * keras.ops.expand_dims(known, -1)
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        """Puts the units in the place of the columns."""
+        return (input_shape[0][0], self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the layer is rebuilt from."""
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "sizes": self.sizes,
+            "activation": keras.activations.serialize(self.activation),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }
 
 
 @keras.saving.register_keras_serializable(package="evergreen")
@@ -271,8 +334,11 @@ class _Names:
 
 
 class _First(NamedTuple):
-    matrix: Any | None
-    """Numbers and one-hot columns side by side, [batch, width]; None when all columns are too large for that."""
+    inputs: list[Any]
+    """Numbers and one-hot columns side by side, [batch, width], and between them the ids, [batch], of the one-hot
+    columns that are looked up."""
+    sizes: list[int | None]
+    """For each of the inputs the number of categories; None is a matrix."""
     large: dict[str, tuple[Any, int]]
     """Input and number of categories of the columns that are embedded."""
 
@@ -282,17 +348,30 @@ def _first_layers(
 ) -> _First:
     large = {name: (inputs[name], size) for name, size in features.categories.items() if size > config.one_hot_up_to}
     numbers = [inputs[name] for name in features.numeric]
+    first = _First([], [], large)
     columns = [SideBySide(name=names("numbers"))(numbers)] if numbers else []
-    columns += [
-        (MultiHot if name in features.lengths else OneHot)(size, name=names("one_hot", name))(inputs[name])
-        for name, size in features.categories.items()
-        if name not in large
-    ]
+    for name, size in features.categories.items():
+        if name in large:
+            continue
+        if size >= _LOOKED_UP_FROM and name not in features.lengths and config.kind != "cross":
+            _add_matrix(first, columns, names)
+            first.inputs.append(inputs[name])
+            first.sizes.append(size)
+            columns = []
+            continue
+        kind = MultiHot if name in features.lengths else OneHot
+        columns.append(kind(size, name=names("one_hot", name))(inputs[name]))
+    _add_matrix(first, columns, names)
+    return first
+
+
+def _add_matrix(first: _First, columns: list[Any], names: _Names) -> None:
+    """Puts columns side by side, behind the inputs that there are."""
     if not columns:
-        return _First(None, large)
-    if len(columns) == 1:
-        return _First(keras.layers.Identity(name=names(INPUT_LAYER))(columns[0]), large)
-    return _First(keras.layers.Concatenate(name=names(INPUT_LAYER))(columns), large)
+        return
+    join = keras.layers.Concatenate(name=names(INPUT_LAYER)) if len(columns) > 1 else None
+    first.inputs.append(keras.layers.Identity(name=names(INPUT_LAYER))(columns[0]) if join is None else join(columns))
+    first.sizes.append(None)
 
 
 class _Parts(NamedTuple):
@@ -317,18 +396,23 @@ def _scores(parts: _Parts, first: _First) -> Any:
     if kind in ("linear", "wide_deep"):
         scores += _wide(parts, first)
     if kind in ("deep", "wide_deep"):
-        scores.append(_last(parts, _hidden(parts, _narrow(parts, first))))
+        scores.append(_last(parts, _hidden(parts, _with_embeddings(parts, first))))
     return keras.layers.Add(name=parts.names("scores"))(scores) if len(scores) > 1 else scores[0]
+
+
+def _dense(parts: _Parts, first: _First, units: int, **options: Any) -> Any:
+    """A dense layer over the first inputs."""
+    options["kernel_regularizer"] = parts.penalty
+    if first.sizes == [None]:
+        return keras.layers.Dense(units, **options)(first.inputs[0])
+    return DenseOfIds(units, first.sizes, **options)(first.inputs)
 
 
 def _wide(parts: _Parts, first: _First) -> list[Any]:
     """A weight for every number and category; an embedding as wide as the output is just that for large columns."""
     scores = []
-    if first.matrix is not None:
-        weights: Any = keras.layers.Dense(
-            parts.outputs, name=parts.names("wide"), kernel_initializer="zeros", kernel_regularizer=parts.penalty
-        )
-        scores.append(weights(first.matrix))
+    if first.inputs:
+        scores.append(_dense(parts, first, parts.outputs, name=parts.names("wide"), kernel_initializer="zeros"))
     for name, (ids, size) in first.large.items():
         kind = EmbeddingBag if name in parts.features.lengths else CategoryEmbedding
         weights = kind(
@@ -344,42 +428,49 @@ def _wide(parts: _Parts, first: _First) -> list[Any]:
 
 def _cross(parts: _Parts, first: _First) -> Any:
     """A cross network beside a deep one, the scores from both."""
-    inputs = _narrow(parts, first)
+    whole = _with_embeddings(parts, first)
+    (inputs,) = whole.inputs
     crossed = inputs
     for number in range(1, parts.config.cross_layers + 1):
         layer = Cross(parts.config.cross_rank, parts.penalty, name=parts.names(f"cross_{number}"))
         crossed = layer([inputs, crossed])
     if parts.config.hidden_units:
-        both = [crossed, _hidden(parts, inputs)]
+        both = [crossed, *_hidden(parts, whole).inputs]
         crossed = keras.layers.Concatenate(name=parts.names("cross_and_deep"))(both)
-    return _last(parts, crossed)
+    return _last(parts, _First([crossed], [None], {}))
 
 
-def _narrow(parts: _Parts, first: _First) -> Any:
-    """Numbers, one-hot columns and embeddings side by side, [batch, width]."""
-    columns = [] if first.matrix is None else [first.matrix]
+def _with_embeddings(parts: _Parts, first: _First) -> _First:
+    """Puts the embeddings, [batch, width], behind the last matrix."""
+    if not first.large:
+        return first
+    columns = []
     for name, (ids, size) in first.large.items():
         kind = EvenedEmbeddingBag if name in parts.features.lengths else CategoryEmbedding
         vectors = kind(
             size, embedding_width(size), embeddings_regularizer=parts.penalty, name=parts.names("embedding", name)
         )
         columns.append(vectors(ids))
-    return keras.layers.Concatenate(name=parts.names("deep_inputs"))(columns) if len(columns) > 1 else columns[0]
+    inputs, sizes = list(first.inputs), list(first.sizes)
+    if sizes and sizes[-1] is None:
+        columns.insert(0, inputs.pop())
+        sizes.pop()
+    joined = keras.layers.Concatenate(name=parts.names("deep_inputs"))(columns) if len(columns) > 1 else columns[0]
+    return _First([*inputs, joined], [*sizes, None], {})
 
 
-def _hidden(parts: _Parts, hidden: Any) -> Any:
+def _hidden(parts: _Parts, first: _First) -> _First:
+    """The hidden layers; without any, what they would have been given."""
     for number, units in enumerate(parts.config.hidden_units, start=1):
-        layer = keras.layers.Dense(
-            units, activation="relu", kernel_regularizer=parts.penalty, name=parts.names(f"hidden_{number}")
-        )
-        hidden = layer(hidden)
+        hidden = _dense(parts, first, units, activation="relu", name=parts.names(f"hidden_{number}"))
         if parts.config.dropout:
             hidden = Dropout(parts.config.dropout, name=parts.names(f"dropout_{number}"))(hidden)
-    return hidden
+        first = _First([hidden], [None], {})
+    return first
 
 
-def _last(parts: _Parts, hidden: Any) -> Any:
-    return keras.layers.Dense(parts.outputs, kernel_regularizer=parts.penalty, name=parts.names("deep"))(hidden)
+def _last(parts: _Parts, before: _First) -> Any:
+    return _dense(parts, before, parts.outputs, name=parts.names("deep"))
 
 
 def _output(features: features_lib.Features, scores: Any, names: _Names, label: tuple[float, float]) -> Any:

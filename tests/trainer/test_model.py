@@ -22,7 +22,6 @@ def _batch(**columns: list[Any]) -> dict[str, tf.Tensor]:
 @pytest.mark.parametrize("kind", ["linear", "deep", "wide_deep"])
 def test_humidity_has_170_inputs(kind: Any) -> None:
     model = model_lib.build(settings.Model(kind=kind), HUMIDITY)
-    assert model.get_layer(model_lib.INPUT_LAYER).output.shape == (None, 170)
     first = model.get_layer("wide" if kind == "linear" else "hidden_1")
     assert first.kernel.shape[0] == 2 + 168
 
@@ -30,12 +29,44 @@ def test_humidity_has_170_inputs(kind: Any) -> None:
 def test_each_cell_is_one_and_no_category_is_none() -> None:
     import keras
 
-    model = model_lib.build(settings.Model(kind="linear"), HUMIDITY)
+    model = model_lib.build(settings.Model(kind="cross"), HUMIDITY)
     matrix = keras.Model(model.inputs, model.get_layer(model_lib.INPUT_LAYER).output)
     rows = matrix(_batch(beta1=[0.5, 1.0, 2.0], beta2=[-0.5, 3.0, 4.0], week_hour=[0, 167, -1])).numpy()
     assert rows.shape == (3, 170)
     assert rows[:, :2].tolist() == [[0.5, -0.5], [1.0, 3.0], [2.0, 4.0]]
     assert [np.flatnonzero(row).tolist() for row in rows[:, 2:]] == [[0], [167], []]
+
+
+MIXED = features_lib.Features(
+    numeric=("x", "y"),
+    categories={"few": 3, "cells": 168, "tags": 5, "hundred": 100, "large": 1000},
+    lengths={"tags": 2},
+    label="label",
+)
+
+
+@pytest.mark.parametrize("kind", ["linear", "deep", "wide_deep"])
+@pytest.mark.parametrize("hidden", [[], [4]])
+def test_a_looked_up_column_is_a_one_hot_one(kind: Any, hidden: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(1)
+    inputs = {name: random.normal(size=200).astype(np.float32) for name in MIXED.numeric}
+    for name, size in MIXED.categories.items():  # no category and one beyond the last among them
+        inputs[name] = random.integers(-1, size + 1, (200, 2) if name in MIXED.lengths else 200)
+    inputs["large"] = np.minimum(inputs["large"], 999)
+    label = random.normal(size=200)
+    trained = []
+    for border in (64, 10_000):
+        monkeypatch.setattr(model_lib, "_LOOKED_UP_FROM", border)
+        model = model_lib.build(settings.Model(kind=kind, hidden_units=hidden, l2=0.01), MIXED, seed=1)
+        weights = np.random.default_rng(2)
+        model.set_weights([weights.normal(size=weight.shape) for weight in model.weights])
+        model.compile(optimizer="sgd", loss="mean_squared_error")
+        before = model.predict(inputs, verbose=0)
+        model.fit(inputs, label, batch_size=50, shuffle=False, verbose=0)
+        trained.append([before, *model.get_weights()])
+    assert any(isinstance(layer, model_lib.OneHot) for layer in model.layers)
+    for looked_up, multiplied in zip(*trained, strict=True):
+        np.testing.assert_allclose(looked_up, multiplied, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["linear", "deep", "wide_deep"])
