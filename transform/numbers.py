@@ -35,16 +35,20 @@ class Unscaled:
 
 def numeric(feature: settings.Numeric, column: tf.Tensor) -> list[tf.Tensor | Unscaled]:
     """Makes the feature's number, and where it is asked for the indicator of a missing one, float32 [batch]."""
-    given = columns.to_float(column, tf.float64)
+    source = given = columns.to_float(column, tf.float64)
     if feature.missing == "constant":
-        given = tf.where(tf.math.is_nan(given), tf.constant(feature.constant, tf.float64), given)
-    numbers = _logarithm(_clipped(given, feature.clip), feature.log)
+        given = tf.where(tf.math.is_nan(source), tf.constant(feature.constant, tf.float64), source)
+    numbers = _cleaned(given, feature)
     outputs: list[tf.Tensor | Unscaled] = [Unscaled(numbers, feature.scale, median=feature.missing == "median")]
     if feature.indicator:
-        source = columns.to_float(column, tf.float64)
-        missing = tf.math.is_nan(_logarithm(_clipped(source, feature.clip), feature.log))
-        outputs.append(tf.cast(missing, tf.float32))
+        known = numbers if given is source else _cleaned(source, feature)
+        outputs.append(tf.cast(tf.math.is_nan(known), tf.float32))
     return outputs
+
+
+def _cleaned(numbers: tf.Tensor, feature: settings.Numeric) -> tf.Tensor:
+    """Returns the numbers within the limits, or their logarithms; NaN where there is none."""
+    return _logarithm(_clipped(numbers, feature.clip), feature.log)
 
 
 def scaled(given: Sequence[Unscaled]) -> list[tf.Tensor]:

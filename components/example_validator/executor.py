@@ -165,13 +165,7 @@ def _check(
     measured = checks.distances(anomalies[TRAIN]) if TRAIN in anomalies else {}
     moving = judged.moving if judged else frozenset()
     if reference is not None:
-        version = "" if champion_version is None else f" (version {champion_version})"
-        against = checks.Reference(
-            statistics=reference,
-            words=f"what the serving model was trained on{version}",
-            max_drift=validation.max_drift,
-            max_label_drift=validation.max_label_drift,
-        )
+        against = _against(reference, champion_version, validation)
         settled = {name: value for name, value in measured.items() if name not in moving}
         found.extend(checks.drift(settled, split=TRAIN, current=splits[TRAIN], against=against, label=label))
     for name, split in skew.items():
@@ -188,6 +182,16 @@ def _check(
         checked_spans=judged.checked if judged else (),
         span_drift=judged.distances if judged else {},
         moving=sorted(moving),
+    )
+
+
+def _against(reference: Dataset, version: int | None, validation: settings.Validation) -> checks.Reference:
+    """Returns what drift is measured against: the training data of the serving model."""
+    return checks.Reference(
+        statistics=reference,
+        words="what the serving model was trained on" + ("" if version is None else f" (version {version})"),
+        max_drift=validation.max_drift,
+        max_label_drift=validation.max_label_drift,
     )
 
 
