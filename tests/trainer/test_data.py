@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,22 @@ def test_the_cache_on_disk_leaves_no_file(patterns: list[str], tmp_path: Path, m
     assert len(_take(split, split.steps)) == split.steps
     assert _open(patterns, cache_bytes=0, disk_bytes=5000).tier == "files"
     assert list(folder.iterdir()) == []
+
+
+def test_rows_that_are_shared_are_those_that_are_held_out(patterns: list[str]) -> None:
+    parting = {"share": 0.2, "seed": 3, "cache_bytes": 2**20}
+    files = os.memfd_create("train"), os.memfd_create("judge")
+    data.share_held_out(files, patterns, FEATURES, **parting)
+    alone = data.hold_out(patterns, FEATURES, **parting).open(batch_size=50, seed=1)
+    together = data.shared(files, FEATURES).open(batch_size=50, seed=1)
+    for file in files:  # a mapping outlives the file
+        os.close(file)
+    assert [split.rows for split in together] == [400, 100]
+    seen = []
+    for mine, ours in zip(alone, together, strict=True):
+        assert (mine.label_mean, mine.label_deviation) == (ours.label_mean, ours.label_deviation)
+        for (x, label), (expected, _) in zip(_take(ours, ours.steps), _take(mine, mine.steps), strict=True):
+            np.testing.assert_array_equal(x["x"], expected["x"])
+            np.testing.assert_array_equal(label, x["x"] * 2)
+            seen += x["x"].tolist()
+    assert sorted(seen) == list(range(ROWS))
