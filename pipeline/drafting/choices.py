@@ -39,6 +39,9 @@ _HASH_BUCKETS = 4096
 _MOST_VALUES = 256
 """What `max_values` may be."""
 _UNLABELLED = "max_unlabelled_share"
+_MALFORMED = "max_malformed_share"
+_MOST_MALFORMED = 0.2
+"""Share of bad lines from which on the file is more likely read in the wrong way than damaged."""
 _FEW_WORDS = 3.0
 """Words a value from which a text column is prose."""
 _CATEGORY_NAME = re.compile(
@@ -119,7 +122,7 @@ def choose(profile: Profile, *, label: str, task: settings.Task | None = None) -
         task_reason=why,
         features=features,
         left_out=left_out,
-        data=[splits, *_split_by(profile, label), *_unlabelled(column)],
+        data=[splits, *_split_by(profile, label), *_unlabelled(column), *_malformed(profile)],
         model=list(_model(usable, width)),
         training=list(_training(usable, width, chosen)),
         validation=list(_validation(rows["train"])),
@@ -473,9 +476,24 @@ def _unlabelled(label: Column) -> Iterator[Setting]:
     if not label.missing:
         return
     share = label.missing_share
-    most = share + 4.0 * math.sqrt(share * (1.0 - share) / label.rows) + settings.Data.model_fields[_UNLABELLED].default
     reason = f"{share:.1%} of the labels are missing; a span with more than this stops the run"
-    yield Setting(key=_UNLABELLED, value=min(1.0, math.ceil(100.0 * most) / 100.0), reason=reason)
+    yield Setting(key=_UNLABELLED, value=_at_most(share, rows=label.rows, key=_UNLABELLED), reason=reason)
+
+
+def _malformed(profile: Profile) -> Iterator[Setting]:
+    """Lets as many lines be none of the table as it shows, where that is more than nothing and not the most of it."""
+    lines = profile.rows + profile.bad_lines
+    share = profile.bad_lines / max(1, lines)
+    if not settings.Data.model_fields[_MALFORMED].default / 2 < share <= _MOST_MALFORMED:
+        return
+    reason = f"{share:.1%} of the lines are no rows of this table; a file with more than this stops the run"
+    yield Setting(key=_MALFORMED, value=_at_most(share, rows=lines, key=_MALFORMED), reason=reason)
+
+
+def _at_most(share: float, *, rows: int, key: str) -> float:
+    """Returns what was seen, four standard deviations of chance and the key's default on top, in whole hundredths."""
+    most = share + 4.0 * math.sqrt(share * (1.0 - share) / rows) + settings.Data.model_fields[key].default
+    return min(1.0, math.ceil(100.0 * most) / 100.0)
 
 
 def _is_small(rows: int, width: int) -> bool:
@@ -552,7 +570,8 @@ def _warnings(profile: Profile, label: Column, task: settings.Task, left_out: li
             huge = max(bounds, key=abs)
             yield f"{column.name}: numbers such as {huge:g} do not fit 32 bits; a run puts their rows into quarantine"
     if profile.bad_lines:
-        yield f"{profile.bad_lines:,} lines are no rows of this table; a run puts them into quarantine with the reason"
+        lines = f"{profile.bad_lines:,} lines are no rows" if profile.bad_lines > 1 else "one line is no row"
+        yield f"{lines} of this table; a run puts what is none into quarantine with the reason"
     if not profile.complete:
         yield f"only the first {profile.rows:,} rows were looked at"
     if label.missing:

@@ -485,7 +485,8 @@ def test_a_line_that_is_no_row_is_counted_and_told(tmp_path: Path):
     path.write_text(path.read_text() + "1,2,3\n")
     made = create(tmp_path, path, "y")
     assert made.profile.rows == 60
-    assert any(warning.startswith("1 lines are no rows") for warning in made.choices.warnings)
+    assert any(warning.startswith("one line is no row of this table") for warning in made.choices.warnings)
+    assert config.load_config(made.config).data.max_malformed_share == 0.1  # 1 of 61, chance, and a hundredth
 
 
 def test_memory_is_bounded_and_the_counts_stay_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
