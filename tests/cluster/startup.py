@@ -28,10 +28,8 @@ humidity.generate(pathlib.Path(sys.argv[1]), spans=3, rows=int(sys.argv[2]))
 """
 _ENTRYPOINT = ["python", "-m", "components.entrypoint"]
 _NAIVE = "import sys; from components.entrypoint.__main__ import main; sys.exit(main(sys.argv[1:]))"
-_NO_BYTE_CODE = [
-    {"name": "PYTHONPYCACHEPREFIX", "value": "/nowhere"},
-    {"name": "PYTHONDONTWRITEBYTECODE", "value": "1"},
-]
+# The image itself says that none is written.
+_NO_BYTE_CODE = {"name": "PYTHONPYCACHEPREFIX", "value": "/nowhere"}
 
 
 @dataclasses.dataclass(frozen=True)
