@@ -1,4 +1,4 @@
-"""Text for people to read: shortened, kept on its line, set in columns."""
+"""Text for people to read: shortened, counted, kept on its line, set in columns."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from collections.abc import Sequence
 def short(text: str, length: int) -> str:
     """Cuts a text to a length; three dots stand for what is left out."""
     return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def counted(count: int, word: str) -> str:
+    """Returns `1 error`, `2 errors`, `0 errors`."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def on_one_line(text: str) -> str:

@@ -56,6 +56,7 @@ def carry_out(
     _use_project_python(root)
     from evergreen.errors import EvergreenError
     from evergreen.faults import of_the_machine
+    from evergreen.words import counted
     from pipeline.summary import say_problems
 
     options.called_from = Path.cwd()
@@ -69,8 +70,7 @@ def carry_out(
         sys.stdout.flush()
         return code
     except EvergreenError as error:
-        count = len(error.problems)
-        print(f"{count} problem{'s' if count > 1 else ''}:", file=sys.stderr)
+        print(f"{counted(len(error.problems), 'problem')}:", file=sys.stderr)
         say_problems(error.problems, stream=sys.stderr)
         return int(error.exit_code)
     except BrokenPipeError:

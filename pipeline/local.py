@@ -27,6 +27,7 @@ from evergreen.lock import exclusive
 from evergreen.registry import Registry
 from evergreen.scratch import scratch_folder
 from evergreen.screen import Screen, redirected_output
+from evergreen.words import counted
 from pipeline import data, figures, fingerprint, nodes, summary
 from pipeline.config import Config, Environment
 from pipeline.display import Display, State, open_display
@@ -339,9 +340,8 @@ class _Run:
             say(f"\nStopped{at}. Resume with: {self._request.command}\n")
             return ExitCode.INTERRUPTED
         if isinstance(failure, EvergreenError):
-            count = len(failure.problems)
             what = "The data gate stopped the run" if isinstance(failure, GateRefusal) else "The run stopped"
-            say(f"\n{what}{at}: {count} problem{'s' if count > 1 else ''}.\n")
+            say(f"\n{what}{at}: {counted(len(failure.problems), 'problem')}.\n")
             self._say_problems(failure)
             say(f"\nThe registry is untouched. Logs: {log}\nThen resume with: {self._request.command}\n")
             return failure.exit_code

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evergreen.errors import ExitCode, Problem
+from evergreen.words import counted
 from pipeline.display import State
 from pipeline.figures import Outputs, read_json
 
@@ -76,11 +77,8 @@ def say_findings(report: Mapping[str, Any], *, stream: IO[str]) -> None:
     findings = [*report["errors"], *report["warnings"]]
     if not findings:
         return
-    counts = (
-        f"{len(found)} {word}{'s' if len(found) != 1 else ''}"
-        for word, found in (("error", report["errors"]), ("warning", report["warnings"]))
-    )
-    title = f"What the data gate found: {', '.join(counts)}"
+    errors, warnings = counted(len(report["errors"]), "error"), counted(len(report["warnings"]), "warning")
+    title = f"What the data gate found: {errors}, {warnings}"
     table = Table(title=title, title_justify="left", title_style="bold", show_lines=True)
     for column, ratio in (("column", 2), ("check", 3), ("found", 6), ("expected", 4), ("for example", 3), ("do", 5)):
         table.add_column(column, overflow="fold", ratio=ratio)

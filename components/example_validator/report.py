@@ -11,6 +11,7 @@ from typing import Any
 from tfx.dsl.io import fileio
 
 from components.example_validator.findings import Finding, Severity
+from evergreen.words import counted
 
 REPORT_FILE = "report.json"
 
@@ -62,7 +63,7 @@ class Report:
 
     def figure(self) -> str:
         """Returns the telling figure: how much was found, and the largest drift."""
-        text = f"{len(self.errors)} errors, {len(self.warnings)} warnings"
+        text = f"{counted(len(self.errors), 'error')}, {counted(len(self.warnings), 'warning')}"
         if not self.drift:
             return text
         column = max(self.drift, key=lambda name: self.drift[name])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from evergreen.words import aligned, on_one_line, short
+from evergreen.words import aligned, counted, on_one_line, short
 
 
 def test_a_long_text_is_cut():
     assert short("abcdef", 6) == "abcdef"
     assert short("abcdefg", 6) == "abc..."
+
+
+def test_one_is_singular():
+    assert [counted(count, "row") for count in (0, 1, 2000)] == ["0 rows", "1 row", "2,000 rows"]
 
 
 def test_what_does_not_print_is_written_out():
