@@ -43,6 +43,8 @@ _JUDGING_BATCHES = 8
 """How many times the batch of training the one of the judging part is: nothing is kept for a gradient."""
 _SEEDS = 1_000_003
 """Between the seeds of two trainings: their epochs' seeds do not meet."""
+_ALIGNMENT = 64
+"""Bytes; where TensorFlow's tensors begin."""
 _MAX_DECODED_TO_FILE = 32
 """No tf.Example decodes to more than this many times its size in the file, gzip included; it saves a futile try."""
 
@@ -275,7 +277,7 @@ def _load(
             if whole:
                 return None
             break
-    matrices = {group: np.concatenate(parts.pop(group)) for group in groups.spec() if parts[group]}
+    matrices = {group: _joined(parts.pop(group)) for group in groups.spec() if parts[group]}
     return matrices, read - len(next(iter(matrices.values()), ()))
 
 
@@ -337,13 +339,36 @@ class _InMemory:
     """Matrices as tensors."""
 
     def __init__(self, matrices: grouping.Arrays) -> None:
-        self._tensors = {group: tf.constant(values) for group, values in matrices.items()}
+        self._tensors = {group: _as_tensor(values) for group, values in matrices.items()}
 
     def take(self, chosen: tf.Tensor) -> Mapping[str, tf.Tensor]:
         return {group: tf.gather(tensor, chosen) for group, tensor in self._tensors.items()}
 
     def cut(self, begin: tf.Tensor, end: tf.Tensor) -> Mapping[str, tf.Tensor]:
         return {group: tensor[begin:end] for group, tensor in self._tensors.items()}
+
+
+def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Puts rows together in memory that begins where a tensor's has to, so that `_as_tensor` need not copy them."""
+    rows, first = sum(map(len, parts)), parts[0]
+    if first.dtype.hasobject:
+        return np.concatenate(parts)
+    size = rows * math.prod(first.shape[1:]) * first.itemsize
+    buffer = np.empty(size + _ALIGNMENT, np.uint8)
+    begin = -buffer.ctypes.data % _ALIGNMENT
+    joined = buffer[begin : begin + size].view(first.dtype).reshape(rows, *first.shape[1:])
+    return np.concatenate(parts, out=joined)
+
+
+def _as_tensor(values: npt.NDArray[Any]) -> tf.Tensor:
+    """Makes a tensor that shares an array's memory, which goes back to the system with the last of both.
+
+    TensorFlow's own memory for large tensors stays with the process for good (oneDNN's allocator).
+    """
+    # A tensor that begins elsewhere than its kernels expect ends the process: such an array is copied.
+    if values.dtype.hasobject or not values.size or values.ctypes.data % _ALIGNMENT:
+        return tf.constant(values)
+    return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
 
 
 def _in_memory(files: Sequence[str], features: features_lib.Features, budget: int) -> _Rows | None:
@@ -408,7 +433,7 @@ def _of_rows(
             if training
             else tf.data.Dataset.range(0, rows, batch).map(cut, num_parallel_calls=tf.data.AUTOTUNE)
         )
-        return _by_data(dataset.prefetch(tf.data.AUTOTUNE))
+        return _by_data(dataset.prefetch(tf.data.AUTOTUNE)).with_options(_as_written())
 
     mean, deviation = _spread(label)
     return Split(
@@ -536,6 +561,13 @@ def _by_data(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.with_options(options)
+
+
+def _as_written() -> tf.data.Options:
+    """Returns the options of a dataset whose graph is not rewritten: that would copy the matrices in it."""
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    return options
 
 
 def _spread(label: npt.NDArray[Any]) -> tuple[float, float]:
