@@ -67,7 +67,6 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         self._log_startup(input_dict, output_dict, exec_properties)
         artifact = artifact_utils.get_single_instance(output_dict[EXAMPLES_KEY])
         data = settings.Data.model_validate_json(exec_properties[DATA_KEY])
-        _check_format(data.csv)
         schema_path = exec_properties.get(SCHEMA_PATH_KEY)
         known = _delivered(column_types.from_schema(schema_path), data) if schema_path else None
         if data.format == "csv" and not data.csv.header and known is None:
@@ -189,32 +188,6 @@ def _span_column_taken(data: settings.Data, paths: Sequence[str]) -> Problem:
 
 
 # --- before ----------------------------------------------------------------------------------------------------------
-
-
-def _check_format(csv_format: settings.CsvFormat) -> None:
-    problems = [
-        Problem(
-            where=f"data.csv.{name}",
-            found=repr(character),
-            expected="an ASCII character that is no line end",
-            action="Write the files with another one.",
-        )
-        for name, character in (("delimiter", csv_format.delimiter), ("quote", csv_format.quote))
-        if not character.isascii() or character in "\r\n\0"
-    ]
-    try:
-        source.is_utf8(csv_format.encoding)
-    except LookupError:
-        problems.append(
-            Problem(
-                where="data.csv.encoding",
-                found=repr(csv_format.encoding),
-                expected="an encoding that Python knows, such as utf-8, cp1252 or utf-16",
-                action="Correct the name.",
-            )
-        )
-    if problems:
-        raise BadInput(problems)
 
 
 def _no_names() -> Problem:

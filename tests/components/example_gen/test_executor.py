@@ -465,20 +465,6 @@ def test_too_few_rows_for_the_splits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("csv", "where"),
-    [
-        ({"delimiter": "¦"}, "data.csv.delimiter"),
-        ({"quote": "\n"}, "data.csv.quote"),
-        ({"encoding": "utf8x"}, "data.csv.encoding"),
-    ],
-)
-def test_a_format_that_cannot_be(tmp_path, good, csv, where):
-    with pytest.raises(BadInput) as caught:
-        run(good, tmp_path, csv=csv)
-    assert [problem.where for problem in caught.value.problems] == [where]
-
-
-@pytest.mark.parametrize(
     ("schema", "found"),
     [("feature {", "Expected"), ('feature { name: "a" type: STRUCT }', "STRUCT"), (None, "no readable file")],
 )
