@@ -25,7 +25,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 
 from components.example_gen import columns as column_types
-from components.example_gen import inspection, pieces, plain, reading, source, splits, summary
+from components.example_gen import inspection, pieces, plain, reading, splits, summary
 from components.example_gen.inspection import Column, Inspected, Unreadable
 from components.example_gen.pieces import Converter, Piece, Plan, UnitResult
 from components.example_gen.table import ColumnType
