@@ -10,6 +10,7 @@ A ratio above 1 says that ours is better, whatever the direction of the metric.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -131,11 +132,11 @@ def _tree(pid: int) -> list[int]:
     """Lists a process and its descendants, as /proc shows them now."""
     pids, found = [pid], 0
     while found < len(pids):
-        for children in Path(f"/proc/{pids[found]}/task").glob("*/children"):
-            try:
-                pids.extend(map(int, children.read_text(encoding="ascii").split()))
-            except OSError:  # the thread ended while it was looked at
-                continue
+        # A process or a thread may end while it is looked at.
+        with contextlib.suppress(OSError):
+            for children in Path(f"/proc/{pids[found]}/task").glob("*/children"):
+                with contextlib.suppress(OSError):
+                    pids.extend(map(int, children.read_text(encoding="ascii").split()))
         found += 1
     return pids
 

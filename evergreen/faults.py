@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 
 from evergreen.errors import Problem
+from evergreen.words import short
 
 _FULL = re.compile(r"No space left on device|database or disk is full|Disk quota exceeded", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"Permission denied|Read-only file system|Operation not permitted|readonly database")
 _NO_MEMORY = re.compile(r"Cannot allocate memory|std::bad_alloc|MemoryError|OOM when allocating")
+_SHOWN = 300
 _PATH = re.compile(r"/[^\s;:,'\"()\[\]]+")
 
 
@@ -36,7 +38,8 @@ def of_the_machine(failure: BaseException, *, place: str) -> Problem | None:
         action = "End other programs, take a larger machine, or make the batches and the window smaller."
         return Problem(where="this machine", found="no memory left", expected="enough for this step", action=action)
     if isinstance(failure, OSError):
-        found = failure.strerror or str(failure) or type(failure).__name__
+        where = str(failure.filename or place)
+        found = short(failure.strerror or str(failure) or type(failure).__name__, _SHOWN)
         action = "Correct the path or the machine; then give the command again."
-        return Problem(where=str(path), found=found, expected="a place that can be read and written", action=action)
+        return Problem(where=where, found=found, expected="a place that can be read and written", action=action)
     return None

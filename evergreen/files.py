@@ -1,9 +1,12 @@
-"""Files that show only when they are complete."""
+"""Local files and folders: written such that they show only when complete, named such that libraries find them."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+PATTERN_SIGNS = "*?[]{}\\"
+"""What TensorFlow, Beam and TFX take for a pattern when they list the files of a folder: they would find none."""
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -66,6 +66,7 @@ def carry_out(
     # Paths inside the configuration are relative to the project, wherever the command is given.
     os.chdir(root)
     try:
+        _check_place(root)
         code = int(do(options))
         sys.stdout.flush()
         return code
@@ -86,6 +87,22 @@ def carry_out(
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
+
+
+def _check_place(root: Path) -> None:
+    """Refuses a project whose own path is a pattern to the libraries: what they write below it they do not find.
+
+    Raises:
+        BadInput: when it is.
+    """
+    from evergreen.errors import BadInput, Problem
+    from evergreen.files import PATTERN_SIGNS
+
+    if set(str(root)) & set(PATTERN_SIGNS):
+        expected = f"a folder without {' '.join(PATTERN_SIGNS)} in its path, which name patterns of files"
+        raise BadInput(
+            [Problem(where="the project", found=str(root), expected=expected, action="Move or rename the folder.")]
+        )
 
 
 def _use_project_python(root: Path) -> None:

@@ -18,6 +18,7 @@ import pydantic
 
 from evergreen import settings
 from evergreen.errors import BadInput, Problem
+from evergreen.files import PATTERN_SIGNS
 from pipeline import config_checks, shape, yaml_file
 from pipeline.beam import Beam
 from pipeline.kubeflow.environment import Kubeflow
@@ -67,12 +68,21 @@ class Config(settings.Section):
         )
 
 
+def _plain(path: str) -> str:
+    if set(path) & set(PATTERN_SIGNS):
+        raise ValueError(f"a folder without {' '.join(PATTERN_SIGNS)} in its path, which name patterns of files")
+    return path
+
+
+Folder = Annotated[str, pydantic.Field(min_length=1), pydantic.AfterValidator(_plain)]
+
+
 class Environment(settings.Section):
     """Where the pipeline runs: folders and the Beam runner. The code is the same everywhere."""
 
-    workspace: str = "runs"
+    workspace: Folder = "runs"
     """Artifacts, metadata and logs of the runs."""
-    registry: str = "runs/registry"
+    registry: Folder = "runs/registry"
     """The model registry, a folder on any filesystem that TensorFlow opens."""
     beam: Beam = Beam()
     """Which Beam runner does the data work, and how."""

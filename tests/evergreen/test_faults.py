@@ -21,6 +21,7 @@ BEAM = "tensorflow.python.framework.errors_impl.ResourceExhaustedError: /work/ex
         (RuntimeError("Error when executing query: database or disk is full"), "/runs", "no space left on the device"),
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "a b"), "a b", "may not write or read"),
         (RuntimeError("attempt to write a readonly database"), "/runs", "may not write or read"),
+        (OSError("src /a/b does not exist"), "/runs", "src /a/b does not exist"),
         (MemoryError(), "this machine", "no memory left"),
         (NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "/a/file/x"), "/a/file/x", "Not a directory"),
     ],

@@ -40,6 +40,14 @@ def test_a_failure_of_the_machine_is_told_in_words(error, said, capsys, monkeypa
     assert "Traceback" not in told
 
 
+def test_a_project_in_a_folder_that_is_a_pattern_is_refused(capsys, monkeypatch, tmp_path):
+    root = tmp_path / "my [new] project"
+    root.mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert command_line.carry_out(argparse.Namespace(), lambda options: 0, root=root) == 2
+    assert f"found:    {root}\n    expected: a folder without * ? [ ]" in capsys.readouterr().err
+
+
 def test_a_reader_that_has_seen_enough_is_no_fault():
     read, write = os.pipe()
     os.close(read)

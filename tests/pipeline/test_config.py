@@ -324,3 +324,15 @@ tuning:
     assert "the key training.learning_rate" in found["line 11, tuning.space.training.learning_rat"]
     assert "a condition on a choice of this space" in found["line 13, tuning.space.model.hidden_units"]
     assert "a min below the max of 16" in found["line 14, tuning.space.training.batch_size"]
+
+
+def test_folders_that_tensorflow_would_take_for_patterns_are_refused(tmp_path: Path):
+    path = tmp_path / "environment.yaml"
+    path.write_text('workspace: "/data/[a] b"\nregistry: ""\n')
+    with pytest.raises(BadInput) as caught:
+        config_module.load_environment(path)
+    first, second = map(str, caught.value.problems)
+    assert first.startswith(f"{path}, line 1, workspace: found '/data/[a] b'; expected a folder without * ? [ ] ")
+    assert second.startswith(f"{path}, line 2, registry: found ''; expected a text of 1 or more characters")
+    path.write_text('workspace: "/data/größe 2, (b)"\n')
+    assert config_module.load_environment(path).workspace == "/data/größe 2, (b)"
