@@ -15,7 +15,7 @@ from tfx.utils import io_utils
 from components.records import frames
 from transform import preprocessing
 
-_BATCH = 8192
+_BATCH = 4096
 """Rows that are parsed at once."""
 
 Classes = tuple[str, ...] | tuple[int, ...]
@@ -44,9 +44,7 @@ def read(split_uris: Sequence[str], *, column: str, is_float: bool, is_int: bool
     parts: list[npt.NDArray[np.generic]] = [
         parse(batch).numpy()
         for file in _files(split_uris)
-        for batch in frames.from_record(file, 0, compression="GZIP" if file.endswith(".gz") else "")
-        .batch(_BATCH)
-        .prefetch(1)
+        for batch in frames.from_record(file, 0, compression="GZIP" if file.endswith(".gz") else "").batch(_BATCH)
     ]
     if dtype == tf.string:
         return pa.concat_arrays([pa.array(part, pa.binary()) for part in parts] or [pa.array([], pa.binary())]).cast(
