@@ -89,13 +89,12 @@ class Reader:
         return pa.RecordBatch.from_arrays([*batch.columns, column], [*batch.schema.names, self._records])
 
     def _serialized(self, path: str, start: int, end: int | None) -> Iterator[tf.Tensor]:
-        # The next batch is read while this one is worked on.
         if is_cuttable(path):
             records = frames.from_record(path, 0)
             yield from frames.read(path, start=start, end=end, rows=rows_of_a_batch(records, rows=self._rows))
             return
         records = frames.from_record(path, 0, compression="GZIP")
-        yield from records.batch(rows_of_a_batch(records, rows=self._rows)).prefetch(1)
+        yield from records.batch(rows_of_a_batch(records, rows=self._rows))
 
 
 def is_cuttable(path: str) -> bool:
