@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs a side under the profiler and prints the shares of each node."""
     options = _parser().parse_args(arguments)
     if options.child:
-        _child(options.child, options.rest)
+        _child(options.child, options.rest[1:])  # the first one only parts the two commands
         return 0
     kept = OUT / f"profile-{options.side}"
     shutil.rmtree(kept, ignore_errors=True)
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         make = data.our_command if options.side == "ours" else data.stock_command
         (work / "run").mkdir()
         command = make(config, work / "run")
-        profiled = [sys.executable, "-m", "benchmarks.profile", "--child", str(kept), *command[1:]]
+        profiled = [sys.executable, "-m", "benchmarks.profile", "--child", str(kept), "--", *command[1:]]
         harness.run_measured(profiled, cwd=ROOT, log=OUT / f"profile-{options.side}.log", environment=QUIET)
     finally:
         shutil.rmtree(work, ignore_errors=True)
