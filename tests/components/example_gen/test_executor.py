@@ -46,7 +46,7 @@ def shards(artifact, split):
 
 
 def rows(artifact, split):
-    """Reads the rows of a split in order, each serialized with its features in order (the encoder's is arbitrary)."""
+    """Reads the rows of a split in order, each serialized with its features in order."""
     kind = "GZIP" if shards(artifact, split)[0].suffix == ".gz" else ""
     files = [str(path) for path in shards(artifact, split)]
     serialized = tf.data.TFRecordDataset(files, kind).as_numpy_iterator()
