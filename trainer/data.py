@@ -454,13 +454,16 @@ def _permuted(
     steps = rows // batch
 
     @_as_is
-    def batches_of_rows(epoch: tf.Tensor) -> tf.data.Dataset:
+    def rows_of_batches(epoch: tf.Tensor) -> tf.Tensor:
         order = tf.random.experimental.stateless_shuffle(tf.range(rows), seed=tf.stack([seed, epoch]))
-        return tf.data.Dataset.from_tensor_slices(tf.reshape(order[: steps * batch], [steps, batch]))
+        return tf.reshape(order[: steps * batch], [steps, batch])
 
     epochs = tf.data.Dataset.counter(start=tf.cast(step // steps, tf.int32), dtype=tf.int32)
+    # The order of the next epoch is drawn during this one: its first batch waits for nothing.
+    orders = epochs.map(rows_of_batches).prefetch(1)
     # Left out before the gather, what lies before the step costs nothing.
-    return epochs.flat_map(batches_of_rows).skip(step % steps).map(take, num_parallel_calls=tf.data.AUTOTUNE)
+    chosen = orders.flat_map(_as_is(tf.data.Dataset.from_tensor_slices)).skip(step % steps)
+    return chosen.map(take, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 # --- streamed --------------------------------------------------------------------------------------------------------
