@@ -15,15 +15,15 @@ from trainer import parameter_server
 def strategy(training: settings.Training) -> tf.distribute.Strategy:
     """Chooses the strategy by `training.distribution`; to be called before TensorFlow does anything else.
 
-    `auto` mirrors over all workers when TF_CONFIG names several, else over all GPUs when there are several.
-    `mirrored` mirrors over all GPUs or, without any, over all logical CPUs; `multi_worker` over TF_CONFIG's workers;
-    `none` over nothing. `parameter_server` trains asynchronously over TF_CONFIG's workers; in the process of a worker
-    or a parameter server it serves, and never returns.
+    `auto` mirrors over all workers when TF_CONFIG names several, else over all GPUs when there are several, and takes
+    the GPU where there is one. `mirrored` mirrors over all GPUs or, without any, over all logical CPUs; `multi_worker`
+    over TF_CONFIG's workers; `none` over nothing. `parameter_server` trains asynchronously over TF_CONFIG's workers; in
+    the process of a worker or a parameter server it serves, and never returns.
 
     Returns:
-        The strategy; the default one uses the first GPU when there is one and else the CPU. The batch size of the
-        configuration stays the global one: each device of each worker gets its share of it, and the learning rate
-        stays as it is.
+        The strategy; all but the default one, which is for the CPU, prefetch batches to their devices. The batch size
+        of the configuration stays the global one: each device of each worker gets its share of it, and the learning
+        rate stays as it is.
 
     Raises:
         BadInput: for parameter servers without a TF_CONFIG that names them.
@@ -38,6 +38,9 @@ def strategy(training: settings.Training) -> tf.distribute.Strategy:
         return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
     if wanted == "auto" and len(gpus) > 1:
         return tf.distribute.MirroredStrategy()
+    if wanted == "auto" and gpus:
+        # Unlike the default one it brings batches onto the device while those before are worked on.
+        return tf.distribute.OneDeviceStrategy(gpus[0].name)
     return tf.distribute.get_strategy()
 
 

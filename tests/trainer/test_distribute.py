@@ -31,6 +31,9 @@ if devices > 1:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
 from tests.trainer.conftest import train_on
+if sys.argv[3:] == ["gpu"]:  # the second device stands for a GPU: another one than that which the input is made on
+    listed = tf.config.list_logical_devices
+    tf.config.list_logical_devices = lambda kind=None: listed("CPU")[1:] if kind == "GPU" else listed(kind)
 transformed, root, training = pickle.load(open(sys.argv[1], "rb"))
 train_on(transformed, root, training=training)
 """
@@ -69,6 +72,17 @@ def test_several_devices_train_what_one_does(
     assert alone.report["replicas"] == 1
     assert together.model.exists()
     _assert_same(alone, together)
+
+
+def test_a_device_that_input_is_brought_to_trains_the_same(
+    small: tables.Transformed, alone: Run, tmp_path: Path
+) -> None:
+    arguments = tmp_path / "arguments"
+    arguments.write_bytes(pickle.dumps((small, tmp_path, TRAINING | {"distribution": "auto"})))
+    subprocess.run([sys.executable, "-c", _IN_ANOTHER_PROCESS, str(arguments), "2", "gpu"], check=True)
+    there = Run(tmp_path / "model" / "Format-Serving", tmp_path / "run")
+    assert (there.report["strategy"], there.report["replicas"]) == ("OneDeviceStrategy", 1)
+    _assert_same(alone, there)
 
 
 def test_two_workers_train_what_one_does_and_only_the_chief_exports(
