@@ -156,10 +156,10 @@ class Rig:
         finally:
             self.core.delete_namespaced_pod(name, NAMESPACE)
 
-    def pods_of(self, run_id: str, node: str) -> list[Any]:
-        """Returns the pods that worked on a node of a run."""
+    def pods_of(self, run_id: str, node: str | None = None) -> list[Any]:
+        """Returns the pods that worked on a node of a run; without a node all of the run, KFP's drivers among them."""
         listed = self.core.list_namespaced_pod(NAMESPACE, label_selector=f"pipeline/runid={run_id}")
-        return [pod for pod in listed.items if _works_on(pod, node)]
+        return [pod for pod in listed.items if node is None or _works_on(pod, node)]
 
     def working_pod(self, run_id: str, node: str) -> Any:
         """Waits until a node's container is at work and Argo has seen it, and returns its pod.
