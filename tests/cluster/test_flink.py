@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -45,22 +43,18 @@ def shared(rig: Rig) -> Iterator[None]:
 
 @pytest.fixture
 def ports(tmp_path: Path, rig: Rig, shared: None) -> Iterator[flink.Ports]:
-    """Returns the ports of a Flink on this machine, which pods reach at its address on the cluster's bridge."""
-    assert shutil.which("socat"), "socat brings the pods to the job server, which listens on loopback"
+    """Returns the ports of a Flink on this machine.
+
+    Pods reach its job server at the machine's address on the cluster's bridge: that part of Beam listens everywhere.
+    """
     layout = flink.Layout(folder=tmp_path / "flink", ports=flink.Ports.free())
-    address = address_for(client.Configuration.get_default_copy().host)
     # What the workers write, the pod's user has to be able to go on with.
     before = os.umask(0)
-    flink.up(layout, workers=SLOTS)
-    os.umask(before)
-    bridges = [
-        subprocess.Popen(["socat", f"TCP-LISTEN:{port},bind={address},fork,reuseaddr", f"TCP:127.0.0.1:{port}"])
-        for port in (layout.ports.job, layout.ports.artifact)
-    ]
+    try:
+        flink.up(layout, workers=SLOTS)
+    finally:
+        os.umask(before)
     yield layout.ports
-    for bridge in bridges:
-        bridge.terminate()
-        bridge.wait()
     flink.down(layout)
 
 
