@@ -37,6 +37,8 @@ _DECODE_ROWS = 4096
 """Rows that are parsed at once while the cache is filled."""
 _CYCLE = 16
 """Shards that are read at the same time."""
+_PILE, _PILE_BYTES = 16, 8 << 20
+"""Batches that are taken from the columns at once, and how large they may be together."""
 _SHUFFLE_ROWS = 100_000
 """Serialized examples in the shuffle buffer of a streamed split."""
 _JUDGING_BATCHES = 8
@@ -417,6 +419,8 @@ def _of_rows(
     rows = len(label)
     batch = min(batch_size, rows)
     by_class = _weights_by_class(features, label, class_weights)
+    row_bytes = sum(matrix.dtype.size * matrix.shape[0] for matrix in groups.spec().values())
+    pile = max(1, min(_PILE, _PILE_BYTES // (batch * row_bytes)))
 
     @_as_is
     def taken(chosen: tf.Tensor) -> Batch:
@@ -428,12 +432,12 @@ def _of_rows(
         return _pair(groups.unpack(kept.table.cut(begin, begin + batch)), features, by_class)
 
     def start(step: int | tf.Tensor) -> tf.data.Dataset:
-        dataset = (
-            _permuted(rows, batch, taken, seed=seed, step=step)
-            if training
-            else tf.data.Dataset.range(0, rows, batch).map(cut, num_parallel_calls=tf.data.AUTOTUNE)
-        )
-        return _by_data(dataset.prefetch(tf.data.AUTOTUNE)).with_options(_as_written())
+        if training:
+            dataset = _permuted(rows, batch, taken, pile=pile, seed=seed, step=step)
+        else:
+            passed = tf.data.Dataset.range(0, rows, batch).map(cut, num_parallel_calls=tf.data.AUTOTUNE)
+            dataset = passed.prefetch(tf.data.AUTOTUNE)
+        return _by_data(dataset).with_options(_as_written())
 
     mean, deviation = _spread(label)
     return Split(
@@ -448,9 +452,9 @@ def _of_rows(
 
 
 def _permuted(
-    rows: int, batch: int, take: Callable[[tf.Tensor], Batch], *, seed: int, step: int | tf.Tensor
+    rows: int, batch: int, take: Callable[[tf.Tensor], Batch], *, pile: int, seed: int, step: int | tf.Tensor
 ) -> tf.data.Dataset:
-    """Endless full batches; every epoch is a permutation of its own of all rows."""
+    """Endless full batches, `pile` of them taken at once; every epoch is a permutation of its own of all rows."""
     steps = rows // batch
 
     @_as_is
@@ -463,7 +467,15 @@ def _permuted(
     orders = epochs.map(rows_of_batches).prefetch(1)
     # Left out before the gather, what lies before the step costs nothing.
     chosen = orders.flat_map(_as_is(tf.data.Dataset.from_tensor_slices)).skip(step % steps)
-    return chosen.map(take, num_parallel_calls=tf.data.AUTOTUNE)
+
+    @_as_is
+    def several(numbers: tf.Tensor) -> Batch:
+        """Takes some batches at once: [batches, batch, ...]."""
+        taken = take(tf.reshape(numbers, [-1]))
+        return tf.nest.map_structure(lambda values: tf.reshape(values, [-1, batch, *values.shape[1:]]), taken)
+
+    # A step that takes its batch off a pile wakes no other thread, which on few cores would put it off.
+    return chosen.batch(pile).map(several, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1).unbatch()
 
 
 # --- streamed --------------------------------------------------------------------------------------------------------

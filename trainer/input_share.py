@@ -1,4 +1,4 @@
-"""Which share of the training steps waits for input, by TensorFlow's profiler over one call of the train function.
+"""Which share of the training steps waits for input, by TensorFlow's profiler over the second epoch.
 
 It says whether faster reading would make training faster: close to 0 the device is the limit.
 """
@@ -15,10 +15,12 @@ import tensorflow as tf
 
 _EPOCH = 1
 """The epoch that is looked at, counted from 0: the first one still traces and fills buffers."""
+_STEPS = 1024
+"""Steps of it that are looked at, at the least where it has them: what the profiler writes grows with them."""
 
 
 class InputShare(keras.callbacks.Callback):
-    """Profiles the first execution of the second epoch and writes `input_share` for TensorBoard, beside the losses."""
+    """Profiles the second epoch, or its first steps, and writes `input_share` for TensorBoard, beside the losses."""
 
     def __init__(self, folder: str) -> None:
         """Takes the folder of the TensorBoard logs."""
@@ -44,8 +46,9 @@ class InputShare(keras.callbacks.Callback):
             self._forget()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002  as Keras
-        """Stops it and reads what it saw."""
-        if self._traces is None:
+        """Stops it after the last step of the epoch, before the evaluation, and reads what it saw."""
+        last = min(_STEPS, self.params.get("steps") or _STEPS)
+        if self._traces is None or batch + self.model.steps_per_execution < last:
             return
         tf.profiler.experimental.stop()
         traces = glob.glob(os.path.join(self._traces.name, "**", "*.xplane.pb"), recursive=True)
