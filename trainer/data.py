@@ -37,7 +37,7 @@ _DECODE_ROWS = 4096
 """Rows that are parsed at once while the cache is filled."""
 _CYCLE = 16
 """Shards that are read at the same time."""
-_PILE, _PILE_BYTES = 16, 8 << 20
+_PILE, _PILE_BYTES = 16, 4 << 20
 """Batches that are taken from the columns at once, and how large they may be together."""
 _SHUFFLE_ROWS = 100_000
 """Serialized examples in the shuffle buffer of a streamed split."""
@@ -475,7 +475,7 @@ def _permuted(
         return tf.nest.map_structure(lambda values: tf.reshape(values, [-1, batch, *values.shape[1:]]), taken)
 
     # A step that takes its batch off a pile wakes no other thread, which on few cores would put it off.
-    return chosen.batch(pile).map(several, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1).unbatch()
+    return chosen.batch(pile).map(several, num_parallel_calls=tf.data.AUTOTUNE).prefetch(4).unbatch()
 
 
 # --- streamed --------------------------------------------------------------------------------------------------------
