@@ -1,10 +1,11 @@
-"""A Flink cluster, Beam's job server and a pool of Python workers, on the loopback of this machine.
+"""A Flink cluster, Beam's job server and a pool of Python workers, on this machine and for it.
 
     up(Layout(folder=Path("runs/.flink")), workers=2)     # then: python local_runner.py --environment flink
     down(Layout(folder=Path("runs/.flink")))
 
 One JobManager, one TaskManager with a slot for each worker, the job server that Beam's PortableRunner speaks to, and
-the pool of `pool.py`. Each is a process with a file of its own in the folder, beside its log.
+the pool of `pool.py`. Each is a process with a file of its own in the folder, beside its log. All listen on loopback,
+but for the job server's ports for jobs and artifacts: Beam's server takes no address to listen on.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _OPENED = ("java.lang", "java.util", "java.nio", "java.net", "sun.nio.ch", "java
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ports:
-    """Where each server listens, on loopback."""
+    """Where each server listens."""
 
     rest: int = 8081
     """Flink's page and its REST interface."""
